@@ -1,0 +1,1 @@
+//! The configuration tree: file, then environment, then flags.

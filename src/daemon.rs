@@ -1,0 +1,1 @@
+//! Assembly, shutdown and schedule.

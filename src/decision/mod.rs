@@ -1,0 +1,1 @@
+//! From scores to alerts, recommendations and output records.

@@ -1,0 +1,1 @@
+//! Graph to model inputs, the same for training and serving.

@@ -1,0 +1,1 @@
+//! Made-up shoppers for load and tests.

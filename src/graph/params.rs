@@ -1,0 +1,77 @@
+//! Bounds and constants of the fold. A change of any of them changes the state, so they are part of a snapshot's manifest.
+
+use crate::event::EventKind;
+
+/// A set of event kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindSet(u8);
+
+impl KindSet {
+    /// The set of `kinds`.
+    pub fn of(kinds: &[EventKind]) -> Self {
+        Self(kinds.iter().fold(0, |bits, kind| bits | 1 << (*kind as u8)))
+    }
+
+    /// Whether `kind` is in the set.
+    pub fn contains(self, kind: EventKind) -> bool {
+        self.0 & (1 << (kind as u8)) != 0
+    }
+
+    /// The set as bits, bit `k` for the kind of numeric value `k`.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The set with these [`bits`](Self::bits).
+    pub fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+}
+
+/// Bounds and constants of the fold (LIM-1).
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphParams {
+    /// Recent events kept a view.
+    pub ring_capacity: usize,
+    /// Item nodes kept a view.
+    pub item_capacity_nodes: usize,
+    /// Category nodes kept a view.
+    pub category_capacity_nodes: usize,
+    /// Query nodes kept a view.
+    pub query_capacity_nodes: usize,
+    /// Transitions kept a view.
+    pub edge_capacity: usize,
+    /// Half-life of [`Node::weight_short`](super::Node::weight_short), days.
+    pub half_life_short_days: f32,
+    /// Half-life of [`Node::weight_long`](super::Node::weight_long), days.
+    pub half_life_long_days: f32,
+    /// A gap between two events of one view longer than this ends a session (when senders give no session id).
+    pub session_gap_ms: i64,
+    /// An event older than the user's newest in the view by more than this is late: counted, not folded.
+    pub late_limit_ms: i64,
+    /// The kinds that count as activity: a user without them for the churn horizon has churned.
+    pub activity: KindSet,
+}
+
+impl Default for GraphParams {
+    fn default() -> Self {
+        Self {
+            ring_capacity: 128,
+            item_capacity_nodes: 512,
+            category_capacity_nodes: 128,
+            query_capacity_nodes: 64,
+            edge_capacity: 128,
+            half_life_short_days: 14.0,
+            half_life_long_days: 90.0,
+            session_gap_ms: 30 * 60_000,
+            late_limit_ms: 400 * crate::event::DAY_MS,
+            activity: KindSet::of(&[
+                EventKind::View,
+                EventKind::Search,
+                EventKind::CartAdd,
+                EventKind::CartRemove,
+                EventKind::Purchase,
+            ]),
+        }
+    }
+}

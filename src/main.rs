@@ -1,0 +1,2 @@
+//! Undercurrent.
+fn main() {}

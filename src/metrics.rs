@@ -1,0 +1,1 @@
+//! Every metric the program reports, by name.

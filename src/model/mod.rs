@@ -1,0 +1,1 @@
+//! The multi-view network and its bundle.

@@ -1,0 +1,1 @@
+//! Arrow snapshots of partition states.

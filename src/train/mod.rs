@@ -1,0 +1,1 @@
+//! Labels, data sets, training, evaluation and promotion.

@@ -1,0 +1,1 @@
+//! All integration tests: one binary, because each further one links candle, Arrow and rdkafka again.
