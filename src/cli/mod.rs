@@ -1,1 +1,146 @@
-//! The commands.
+//! The command line: what each command takes, what it prints and how it exits.
+
+mod check;
+mod output;
+mod settings;
+
+use std::{ffi::OsStr, io::IsTerminal, process::ExitCode};
+
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
+
+pub use settings::GlobalArgs;
+
+use crate::config::{Config, ConfigError, LogFormat, LoggingConfig};
+
+/// Candle asks this variable, at every product of matrices, how many threads to use.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
+const EXAMPLES: &str = "\
+Examples:
+  undercurrent demo                                  watch a real year of shopping stream through
+  undercurrent check --config undercurrent.toml      say everything that is wrong before starting
+  undercurrent run --config undercurrent.toml        run the daemon
+  undercurrent run --set input.log=kafka --set kafka.brokers=broker:9092
+  UNDERCURRENT__HTTP__LISTEN=127.0.0.1:9000 undercurrent run
+
+Configuration: defaults, then the file, then UNDERCURRENT__SECTION__KEY, then --set.
+`undercurrent config print` shows the result; docs/configuration.md explains every key.
+
+Exit codes: 0 done (also after SIGTERM or Ctrl-C), 1 failed, 2 wrong usage or wrong configuration.";
+
+/// Reads what users do and says, while it still matters, who is about to leave, who is about to buy, and what each will
+/// want next.
+#[derive(Debug, Parser)]
+#[command(name = "undercurrent", version, about, after_help = EXAMPLES, max_term_width = 110, propagate_version = true)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the configuration, and the broker when there is one; exit 2 and name every wrong key
+    Check,
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for your shell
+    Completions {
+        /// Shell to complete for
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the configuration in force as TOML
+    Print,
+}
+
+/// Starts this program again with candle's own threads switched off, unless the caller has decided.
+///
+/// The variable is read from the environment of the process, which a running program may not change safely, so the
+/// program is replaced by itself before it has done anything. Costs a millisecond.
+pub fn restart_single_threaded() -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os(THREADS_VARIABLE).is_some() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().context("cannot find this program's own file to start it again")?;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| OsStr::new("undercurrent").to_owned());
+    let error = std::process::Command::new(&program).arg0(name).args(arguments).env(THREADS_VARIABLE, "1").exec();
+    Err(error).with_context(|| format!("cannot start `{}` again", program.display()))
+}
+
+/// Parses the command line, runs the command and turns the outcome into an exit code.
+pub fn run() -> ExitCode {
+    // clap exits by itself: 0 for help and version, 2 for wrong usage.
+    let cli = Cli::parse();
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+/// Prints `error` with its causes to standard error and picks the exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    output::error(&format!("{error:#}"));
+    if error.downcast_ref::<ConfigError>().is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Whether the reader of standard output went away, as `head` does: nothing to complain about.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn execute(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Check => check::run(&cli.global),
+        Command::Config(ConfigCommand::Print) => {
+            let config = cli.global.load()?;
+            output::text(&config.to_toml()?)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "undercurrent", &mut script);
+            output::bytes(&script)
+        }
+    }
+}
+
+/// Sends the program's log lines to standard error. `RUST_LOG` wins over the configuration.
+fn start_logging(config: &LoggingConfig) -> anyhow::Result<()> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("`RUST_LOG={text}` is no filter"))?,
+        Err(_) => EnvFilter::try_new(&config.filter).context("`logging.filter`")?,
+    };
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::NONE)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let started = match config.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+}
+
+/// The configuration and its logging, for commands that do the daemon's work.
+fn prepare(global: &GlobalArgs) -> anyhow::Result<Config> {
+    let config = global.load()?;
+    start_logging(&config.logging)?;
+    Ok(config)
+}

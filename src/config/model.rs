@@ -1,0 +1,122 @@
+//! Keys of the model: which bundle, how it runs, when it alerts, when it is trained again.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The bundle and the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScoringConfig {
+    /// Folder of model bundles; the champion is what its `current` names. `models` by default.
+    pub models: PathBuf,
+    /// The bundle used while `scoring.models` has no promoted one. `default` by default.
+    pub bundle: String,
+    /// Scoring workers on the CPU, one OS thread each. 0 (default) means one a core, less the stream threads, at least 1.
+    pub workers: usize,
+    /// CUDA devices to score on, by number. Empty by default. Needs a binary built with the feature `cuda`; CPU workers
+    /// are then not started.
+    pub cuda_devices: Vec<usize>,
+    /// Users of one batch of a worker at most. 64 by default.
+    pub max_batch_users: usize,
+    /// Padded graph nodes of one batch of a worker at most. 8,192 by default: the tiles stay in the cache.
+    pub max_batch_nodes: usize,
+    /// Batches waiting for a worker at most, per worker. 2 by default: one runs, one is ready.
+    pub queue_capacity_batches: usize,
+    /// Milliseconds a micro-batch waits for its scores before the process stops as stuck. 60,000 by default.
+    pub timeout_ms: u64,
+}
+
+impl Default for ScoringConfig {
+    fn default() -> Self {
+        Self {
+            models: PathBuf::from("models"),
+            bundle: "default".to_owned(),
+            workers: 0,
+            cuda_devices: Vec::new(),
+            max_batch_users: 64,
+            max_batch_nodes: 8_192,
+            queue_capacity_batches: 2,
+            timeout_ms: 60_000,
+        }
+    }
+}
+
+/// Alerts and recommendations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecisionConfig {
+    /// Churn probability at which a user becomes at risk. Without it (default) the bundle's own threshold is used, the one
+    /// with the best F1 on its validation window.
+    pub enter_threshold: Option<f32>,
+    /// Churn probability at which a user at risk becomes high risk. Without it (default) half way from the enter
+    /// threshold to 1. Must not be below `decision.enter_threshold`.
+    pub escalate_threshold: Option<f32>,
+    /// Churn probability below which a user has recovered. Without it (default) 0.6 of the enter threshold. Must be below
+    /// `decision.enter_threshold`, so that a score that swings around one value does not alert on every swing.
+    pub recover_threshold: Option<f32>,
+    /// Days of event time between two alerts of one user. 7 by default; a recovery is told at once.
+    pub cooldown_days: f32,
+    /// Reasons given with an alert at most. 5 by default. Each costs some scores, for alerts only.
+    pub max_reasons: usize,
+    /// Items in each recommendation list. 20 by default.
+    pub list_length: usize,
+}
+
+impl Default for DecisionConfig {
+    fn default() -> Self {
+        Self {
+            enter_threshold: None,
+            escalate_threshold: None,
+            recover_threshold: None,
+            cooldown_days: 7.0,
+            max_reasons: 5,
+            list_length: 20,
+        }
+    }
+}
+
+/// Scheduled retraining: a child process at low priority that reads snapshots and writes a candidate bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Whether the daemon retrains by itself. False by default: a new shop has no history to train on yet.
+    pub enabled: bool,
+    /// Hours between two trainings. 24 by default.
+    pub interval_h: f64,
+    /// Minutes after which a training that has not ended is stopped. 120 by default.
+    pub timeout_min: u64,
+    /// Niceness of the child process, 0 to 19. 15 by default: serving comes first.
+    pub niceness: u8,
+    /// The candidate must beat the champion's churn ROC-AUC on the newest window by this much. 0.0 by default: equal is
+    /// not better.
+    pub min_gain_auc: f64,
+    /// And its log-loss may be worse by at most this much. 0.01 by default.
+    pub max_loss_log_loss: f64,
+    /// Days without activity after which a user counts as gone. 30 by default.
+    pub churn_days: u32,
+    /// Days in which a purchase counts. 7 by default.
+    pub purchase_days: u32,
+    /// A user is scored and trained on when active within this many days. 90 by default. Must not be below
+    /// `training.churn_days`.
+    pub history_days: u32,
+    /// Seed of everything random in training. 1 by default.
+    pub seed: u64,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            interval_h: 24.0,
+            timeout_min: 120,
+            niceness: 15,
+            min_gain_auc: 0.0,
+            max_loss_log_loss: 0.01,
+            churn_days: 30,
+            purchase_days: 7,
+            history_days: 90,
+            seed: 1,
+        }
+    }
+}

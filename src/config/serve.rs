@@ -1,0 +1,75 @@
+//! Keys of the HTTP server, the program's log lines and its end.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Whether the server runs. True by default.
+    pub enabled: bool,
+    /// Address and port. `127.0.0.1:8080` by default: there are no tokens yet, so only this machine may ask.
+    pub listen: SocketAddr,
+    /// Largest request body in bytes. 8 MiB by default. Must not be below `events.max_record_bytes`.
+    pub max_body_bytes: usize,
+    /// Milliseconds for one request, from its first byte to the answer. 30,000 by default.
+    pub request_timeout_ms: u64,
+    /// Events of one `POST /v1/events` at most. 10,000 by default.
+    pub max_events: usize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            max_body_bytes: 8 * 1024 * 1024,
+            request_timeout_ms: 30_000,
+            max_events: 10_000,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The program's log lines, on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoggingConfig {
+    /// What is shown, as in `RUST_LOG` (`info`, `undercurrent::stream=debug,info`). `info` by default. `RUST_LOG` wins.
+    pub filter: String,
+    /// `text` (default) or `json`.
+    pub format: LogFormat,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+/// The end of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// Milliseconds for the whole drain: last batch, last snapshot, leaving the group. 30,000 by default. Cutting it
+    /// short loses nothing: the next start replays more.
+    pub deadline_ms: u64,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { deadline_ms: 30_000 }
+    }
+}

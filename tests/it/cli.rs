@@ -1,0 +1,89 @@
+//! What a person sees of the command line: help, exit codes, messages.
+
+use std::process::{Command, Output};
+
+/// Runs the program in an empty folder, without configuration from outside.
+fn undercurrent(arguments: &[&str]) -> Output {
+    undercurrent_with(arguments, &[])
+}
+
+fn undercurrent_with(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_undercurrent"))
+        .args(arguments)
+        .current_dir(folder.path())
+        .env_remove("UNDERCURRENT_CONFIG")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_names_every_command_and_shows_examples() {
+    let output = undercurrent(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = text(&output.stdout);
+    for word in ["check", "config", "completions", "Examples:", "Exit codes:"] {
+        assert!(help.contains(word), "no `{word}` in\n{help}");
+    }
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    for arguments in [&["no-such-command"][..], &[], &["check", "--set", "nothing"]] {
+        assert_eq!(undercurrent(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_broken_configuration_exits_2_and_names_every_wrong_key() {
+    let output = undercurrent_with(
+        &["check", "--set", "kafka.brokerz=x", "--set", "stream.threads=many"],
+        &[("UNDERCURRENT__HTTP__PORT", "80")],
+    );
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    for key in ["`kafka.brokerz`", "`stream.threads`", "`http.port`", "3 keys are wrong"] {
+        assert!(message.contains(key), "no {key} in\n{message}");
+    }
+}
+
+#[test]
+fn broken_relations_exit_2_and_name_every_wrong_key() {
+    let output = undercurrent(&["check", "--set", "stream.threads=5", "--set", "graph.half_life_short_days=200"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = text(&output.stderr);
+    for key in ["`embedded.partitions`", "`graph.half_life_short_days`"] {
+        assert!(message.contains(key), "no {key} in\n{message}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let output = undercurrent(&["check", "--config", "no-such.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("`no-such.toml`"));
+}
+
+#[test]
+fn the_printed_configuration_is_read_back_as_the_same() {
+    let printed = undercurrent(&["config", "print", "--set", "stream.linger_ms=33"]);
+    assert_eq!(printed.status.code(), Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("printed.toml");
+    std::fs::write(&file, &printed.stdout).unwrap();
+    let again = undercurrent(&["config", "print", "--config", file.to_str().unwrap()]);
+    assert_eq!(text(&again.stdout), text(&printed.stdout));
+    assert!(text(&again.stdout).contains("linger_ms = 33"));
+}
+
+#[test]
+fn completions_are_a_script() {
+    let output = undercurrent(&["completions", "bash"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains("_undercurrent"));
+}
