@@ -3,9 +3,24 @@
 //! An [`Event`] borrows its texts from the record it was decoded from: the fold needs hashes, and only a name that is
 //! new to a user is ever copied. Core types derive no serde; the wire form lives in the codec.
 
+mod clean;
+mod codec;
+mod edge;
+mod encode;
+mod file;
 mod ids;
+mod mapping;
+mod time;
+mod wire;
 
+pub use clean::{
+    CleaningCounts, CleaningParams, EARLIEST_MS, END_MS, MissingNumber, MissingTime, Reason, Reject, Repair,
+};
+pub use codec::{Decoder, RawRecord};
+pub use edge::{Admitted, Edge};
+pub use file::{CSV_COLUMNS, FileError, FileRow, RowReader, for_each_row, open_input};
 pub use ids::{NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View};
+pub use mapping::{EventMapping, UnknownName};
 
 use std::borrow::Cow;
 
