@@ -1,1 +1,163 @@
-//! Every metric the program reports, by name.
+//! Every metric the daemon exposes, in one table: name, kind, labels and meaning. `docs/metrics.md` is made from it.
+//!
+//! Modules record once per batch, by these constants. Labels have a known small set of values: never a user or an item.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution in buckets.
+    Histogram,
+}
+
+impl Kind {
+    /// The word used in the reference.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// The name, `undercurrent_<part>_<what>_<unit>[_total]`.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts or measures.
+    pub meaning: &'static str,
+}
+
+macro_rules! table {
+    ($($constant:ident = $name:literal, $kind:ident, [$($label:literal),*], $meaning:literal;)*) => {
+        $(#[doc = $meaning] pub const $constant: &str = $name;)*
+
+        /// All metrics, by part.
+        pub const ALL: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], meaning: $meaning },)*
+        ];
+    };
+}
+
+table! {
+    BUILD_INFO = "undercurrent_build_info", Gauge, ["version"], "Always 1; the label says which release runs.";
+    READY = "undercurrent_ready_state", Gauge, [], "1 while the daemon is ready to take and score events, else 0.";
+
+    EVENT_CLEANED = "undercurrent_event_cleaned_total", Counter, ["rule"], "Events repaired or noted by a cleaning rule, by the rule's name.";
+    EVENT_DEAD_LETTERS = "undercurrent_event_dead_letters_total", Counter, ["reason"], "Records that could not be folded and went to the dead letters, by reason.";
+
+    STREAM_RECORDS = "undercurrent_stream_records_total", Counter, ["view"], "Input records committed, by view.";
+    STREAM_BATCH_RECORDS = "undercurrent_stream_batch_records", Histogram, [], "Records in a micro-batch.";
+    STREAM_STAGE_SECONDS = "undercurrent_stream_stage_seconds", Histogram, ["stage"], "Time of one stage of a micro-batch: fold, score, decide, commit or publish.";
+    STREAM_EVENT_TO_COMMIT_SECONDS = "undercurrent_stream_event_to_commit_seconds", Histogram, [], "Time from the moment the log took the oldest record of a micro-batch to its commit.";
+    STREAM_ABORTS = "undercurrent_stream_aborts_total", Counter, [], "Micro-batches aborted and collected again.";
+    STREAM_LAG_RECORDS = "undercurrent_stream_lag_records", Gauge, ["partition", "view"], "Records between the committed position and the end of the input.";
+    STREAM_EVENT_TIME_LAG_SECONDS = "undercurrent_stream_event_time_lag_seconds", Gauge, ["partition"], "Wall clock minus the event-time watermark of the partition.";
+    STREAM_DUE_USERS = "undercurrent_stream_due_users_total", Counter, [], "Silent users scored because they were due, without any event of theirs.";
+    STREAM_PARTITIONS = "undercurrent_stream_partitions", Gauge, ["thread"], "Partitions owned by a stream thread.";
+    STREAM_RESTORE_SECONDS = "undercurrent_stream_restore_seconds", Histogram, [], "Time to restore one partition: snapshot, replay and alert state.";
+    STREAM_RESTORED_RECORDS = "undercurrent_stream_restored_records_total", Counter, [], "Input records folded again during restores, without scoring.";
+
+    GRAPH_USERS = "undercurrent_graph_users", Gauge, ["partition"], "Users with a committed graph.";
+    GRAPH_BYTES = "undercurrent_graph_bytes", Gauge, ["partition"], "Estimated memory of the committed graphs, in bytes.";
+
+    SCORING_USERS = "undercurrent_scoring_users_total", Counter, [], "Users scored by the pool.";
+    SCORING_BATCH_SECONDS = "undercurrent_scoring_batch_seconds", Histogram, [], "Time of one batch on a worker: encode and forward.";
+    SCORING_QUEUE_BATCHES = "undercurrent_scoring_queue_batches", Gauge, [], "Batches that wait for a worker.";
+    SCORING_FAILURES = "undercurrent_scoring_failures_total", Counter, [], "Users whose score failed or was not finite.";
+    SCORING_MODEL_INFO = "undercurrent_scoring_model_info", Gauge, ["model_version"], "1 for the bundle that scores now, 0 for those that did before.";
+
+    DECISION_SCORES = "undercurrent_decision_scores_total", Counter, [], "Scores written.";
+    DECISION_ALERTS = "undercurrent_decision_alerts_total", Counter, ["transition"], "Alerts written: entered, escalated or recovered.";
+    DECISION_RECOMMENDATIONS = "undercurrent_decision_recommendations_total", Counter, [], "Recommendation records written (lists that changed).";
+
+    SNAPSHOT_WRITE_SECONDS = "undercurrent_snapshot_write_seconds", Histogram, ["kind"], "Time to write one snapshot: base or delta.";
+    SNAPSHOT_BYTES = "undercurrent_snapshot_bytes_total", Counter, [], "Bytes of snapshots written.";
+    SNAPSHOT_FAILURES = "undercurrent_snapshot_failures_total", Counter, [], "Snapshots that could not be written; the previous one stays valid.";
+
+    TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of a scheduled training: promoted, kept (the champion is as good), failed or timeout.";
+
+    HTTP_REQUEST_SECONDS = "undercurrent_http_request_seconds", Histogram, ["route", "status"], "Time of an HTTP request by route template and status.";
+    HTTP_EVENTS = "undercurrent_http_events_total", Counter, ["outcome"], "Events sent to `POST /v1/events`: accepted, repeated or refused.";
+}
+
+/// Upper bounds of the buckets of every `_seconds` histogram: 1 ms to 10 min.
+const SECONDS: [f64; 17] =
+    [0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.06, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+
+/// Upper bounds of the buckets of every `_records` histogram.
+const RECORDS: [f64; 9] = [1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0];
+
+/// Installs the recorder of this process and describes every metric. The handle renders the `/metrics` page.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_records".to_owned()), &RECORDS)?
+        .install_recorder()?;
+    describe();
+    metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+fn describe() {
+    for metric in ALL {
+        let unit = unit_of(metric.name);
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, unit, metric.meaning),
+            Kind::Gauge => describe_gauge!(metric.name, unit, metric.meaning),
+            Kind::Histogram => describe_histogram!(metric.name, unit, metric.meaning),
+        }
+    }
+}
+
+fn unit_of(name: &str) -> Unit {
+    let name = name.strip_suffix("_total").unwrap_or(name);
+    match name.rsplit('_').next() {
+        Some("seconds") => Unit::Seconds,
+        Some("bytes") => Unit::Bytes,
+        _ => Unit::Count,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_rule() {
+        let names: BTreeSet<&str> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for metric in ALL {
+            assert!(metric.name.starts_with("undercurrent_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            if metric.kind == Kind::Histogram {
+                assert!(metric.name.ends_with("_seconds") || metric.name.ends_with("_records"), "{}", metric.name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_label_can_hold_a_user_or_an_item() {
+        for metric in ALL {
+            assert!(
+                metric.labels.iter().all(|label| !["user", "item", "query", "key"].contains(label)),
+                "{}",
+                metric.name
+            );
+        }
+    }
+}

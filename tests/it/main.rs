@@ -1,3 +1,5 @@
 //! All integration tests: one binary, because each further one links candle, Arrow and rdkafka again.
 
+mod architecture;
 mod cli;
+mod reference;
