@@ -24,8 +24,18 @@ const WALLS: &[(&str, &[&str])] = &[
 
 /// What the core never touches: it does no I/O, reads no clock, spawns nothing and logs nothing.
 const CORE: &[&str] = &["event", "graph", "features", "decision"];
-const FORBIDDEN_IN_CORE: &[&str] =
-    &["std::fs", "std::net", "std::thread", "std::env", "tokio", "tracing", "SystemTime", "Instant", "crate::clock", "metrics"];
+const FORBIDDEN_IN_CORE: &[&str] = &[
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::env",
+    "tokio",
+    "tracing",
+    "SystemTime",
+    "Instant",
+    "crate::clock",
+    "metrics",
+];
 
 /// Which modules of the crate each module may name. Those not listed (the assembly: `cli`, `daemon`, `main`) may name all.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -191,7 +201,9 @@ fn modules_import_only_along_the_arrows() {
 
 #[test]
 fn the_scan_reads_paths_and_groups() {
-    let code = code_of("use crate::{event::{Event, View}, graph, score::Scored};\nlet x = crate::clock::now(); // crate::api\n");
+    let code = code_of(
+        "use crate::{event::{Event, View}, graph, score::Scored};\nlet x = crate::clock::now(); // crate::api\n",
+    );
     let expected = ["clock", "event", "graph", "score"].map(str::to_owned);
     assert_eq!(modules_named(&code), BTreeSet::from(expected));
     assert!(names("use rdkafka::config;", "rdkafka") && names("use rdkafka;", "rdkafka"));
