@@ -1,5 +1,6 @@
 //! The loop that folds, scores, decides and commits, and the logs it runs on.
 
+pub mod embedded;
 mod log;
 pub mod memory;
 pub mod partitioner;

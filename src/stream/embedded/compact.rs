@@ -1,0 +1,108 @@
+//! Keeping the log small: superseded scores, old outputs, and inputs that a snapshot covers.
+
+use std::collections::HashMap;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    EmbeddedError, EmbeddedLog,
+    chunk::ChunkBuilder,
+    store::{Topic, base_of, chunk_key, reader_of},
+};
+use crate::{
+    event::{Offset, PartitionId, Positions, View},
+    stream::OutputTopic,
+};
+
+impl EmbeddedLog {
+    /// Drops input records below `positions` by whole chunks. Only what a kept snapshot covers may be dropped.
+    pub fn trim_inputs(&self, partition: PartitionId, positions: &Positions) -> Result<(), EmbeddedError> {
+        for view in View::ALL {
+            self.trim(Topic::Input(view), partition, positions.get(view))?;
+        }
+        Ok(())
+    }
+
+    /// Drops what is due to be dropped: superseded scores, and outputs beyond
+    /// [`retain_output_records`](super::EmbeddedParams::retain_output_records). Call it now and then, off the stream threads: it
+    /// may read a whole topic. Readers and commits go on meanwhile. One caller at a time.
+    pub fn maintain_blocking(&self) -> Result<(), EmbeddedError> {
+        for partition in self.partitions() {
+            for topic in [OutputTopic::ChurnAlerts, OutputTopic::Recommendations, OutputTopic::DeadLetters] {
+                let (first, end) = self.output_range(topic, partition);
+                let retain = self.params.retain_output_records;
+                if end.0.abs_diff(first.0) > retain {
+                    self.trim(Topic::Output(topic), partition, Offset(end.0.saturating_sub_unsigned(retain)))?;
+                }
+            }
+            let (_, end) = self.output_range(OutputTopic::Scores, partition);
+            let due = self.lock().compact_scores_at.get(&partition).is_none_or(|at| end >= *at);
+            if due {
+                let user_count = self.compact_scores(partition)?;
+                let more = self.params.compact_after_records.max(2 * user_count);
+                self.lock().compact_scores_at.insert(partition, Offset(end.0.saturating_add_unsigned(more)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops every score that a newer one of the same user supersedes, and returns the number of users. Chunk by chunk, each
+    /// replaced in one atomic write: a crash in between leaves some superseded records, which does no harm.
+    fn compact_scores(&self, partition: PartitionId) -> Result<u64, EmbeddedError> {
+        let topic = Topic::Output(OutputTopic::Scores);
+        let mut newest: HashMap<u128, Offset> = HashMap::new();
+        self.each_output(OutputTopic::Scores, partition, |record| {
+            newest.insert(xxh3_128(record.key.unwrap_or_default()), record.offset);
+        })?;
+        let range = chunk_key(partition, Offset(0))..chunk_key(partition, Offset(i64::MAX));
+        for guard in self.keyspace(topic).range(range) {
+            let mut reader = reader_of(guard)?;
+            let base = reader.base();
+            let mut kept = ChunkBuilder::default();
+            let mut dropped_count = 0_usize;
+            reader.each(|record| {
+                if newest.get(&xxh3_128(record.key.unwrap_or_default())) == Some(&record.offset) {
+                    kept.push(record);
+                } else {
+                    dropped_count += 1;
+                }
+            })?;
+            if dropped_count == 0 {
+                continue;
+            }
+            let mut batch = self.batch();
+            let kept_base = kept.take();
+            if kept_base.as_ref().is_none_or(|(kept_base, _)| *kept_base != base) {
+                batch.remove(self.keyspace(topic), chunk_key(partition, base));
+            }
+            if let Some((kept_base, bytes)) = kept_base {
+                batch.insert(self.keyspace(topic), chunk_key(partition, kept_base), bytes);
+            }
+            batch.commit()?;
+        }
+        Ok(newest.len() as u64)
+    }
+
+    fn trim(&self, topic: Topic, partition: PartitionId, below: Offset) -> Result<(), EmbeddedError> {
+        let keyspace = self.keyspace(topic);
+        let bases: Vec<Offset> = keyspace
+            .range(chunk_key(partition, Offset(0))..=chunk_key(partition, below))
+            .map(|guard| guard.key().map_err(EmbeddedError::from).and_then(|key| base_of(&key)))
+            .collect::<Result<_, _>>()?;
+        // The last chunk that starts at or below `below` may hold records above it.
+        let Some((first, dropped)) = bases.split_last() else { return Ok(()) };
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let mut batch = self.batch();
+        for base in dropped {
+            batch.remove(keyspace, chunk_key(partition, *base));
+        }
+        self.put_first(&mut batch, topic, partition, *first);
+        // Held during the write: readers that see the old first offset must still find its records.
+        let mut state = self.lock();
+        batch.commit()?;
+        state.firsts.insert((topic, partition), *first);
+        Ok(())
+    }
+}
