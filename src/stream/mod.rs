@@ -1,6 +1,7 @@
 //! The loop that folds, scores, decides and commits, and the logs it runs on.
 
 pub mod embedded;
+pub mod kafka;
 mod log;
 pub mod memory;
 pub mod partitioner;
