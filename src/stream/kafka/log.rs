@@ -23,9 +23,7 @@ use super::{
 };
 use crate::{
     event::{Offset, Origin, PartitionId, Positions, View},
-    stream::{
-        BatchLimits, Commit, Disposition, LogError, OutputTopic, Polled, RecordBatch, Sink, Source, next_after,
-    },
+    stream::{BatchLimits, Commit, Disposition, LogError, OutputTopic, Polled, RecordBatch, Sink, Source, next_after},
 };
 
 /// Records of a replay handed over at once.
