@@ -14,8 +14,8 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    events::{EventsConfig, GraphConfig, PriceRule},
-    kafka::{Delivery, KafkaConfig, TopicsConfig},
+    events::{EventsConfig, GraphConfig, MissingNumber, MissingTime},
+    kafka::{Delivery, KafkaConfig, SecurityProtocol, TopicsConfig},
     load::{ConfigError, ENV_PREFIX, Problem, Sources},
     model::{DecisionConfig, ScoringConfig, TrainingConfig},
     serve::{HttpConfig, LogFormat, LoggingConfig, ShutdownConfig},

@@ -4,51 +4,74 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// What to do when a product line has no price or quantity.
+/// What stands in for a missing price or quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PriceRule {
-    /// Leave it absent: the line counts, its value is 0.
+pub enum MissingNumber {
+    /// Nothing: no price, quantity 1.
     #[default]
     Absent,
-    /// Take the median of the item's known prices in this partition.
+    /// The median of the item's last ones.
     Median,
-    /// Take the item's last known price in this partition.
+    /// The item's newest.
     LastSeen,
 }
 
-/// Decoding, mapping and cleaning.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What becomes of an event without a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingTime {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It takes the moment at which the log took it.
+    RecordTime,
+}
+
+/// Decoding, mapping and cleaning. `docs/events.md` has the table of all rules.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventsConfig {
-    /// The sender's own event names and the kind each means: `view`, `search`, `cart_add`, `cart_remove`, `purchase` or
-    /// `other`. Added to the built-in names of Segment, GA4 and Snowplow, and stronger than they are. Empty by default.
+    /// The sender's own event names and the kind each means: `view`, `search`, `cart_add`, `cart_remove`, `purchase` or `other`
+    /// (`clickout = "view"`). Added to the built-in names of Segment, GA4 and Snowplow, and stronger than they are.
     pub mapping: BTreeMap<String, String>,
-    /// Kinds that count as activity: a user without any of them for the churn horizon has churned. `other` is left out
-    /// by default, because it often holds what the shop does to the user, not what the user does.
+    /// The kind of every event whose name is not known; without it such an event is refused.
+    pub unknown: Option<String>,
+    /// Kinds that count as activity: a user without any of them for the churn horizon has churned. `other` is left out, because it
+    /// often holds what the shop does to the user, not what the user does.
     pub activity: Vec<String>,
-    /// What stands in for a missing price: `absent`, `median` or `last_seen`. `absent` by default, because a guessed
-    /// price is still a guess.
-    pub missing_price: PriceRule,
-    /// Largest record in bytes; larger ones become dead letters. 256 KiB by default: an order of a few hundred lines.
-    /// Must not be above `stream.max_bytes` nor `http.max_body_bytes`.
+    /// What becomes of an event without a time: `reject` or `record_time`.
+    pub missing_time: MissingTime,
+    /// What stands in for a missing price of a known item: `absent`, `median` or `last_seen`. Applied where events enter (HTTP,
+    /// `send`, files) and written into the record, so that the fold stays a function of the record alone.
+    pub missing_price: MissingNumber,
+    /// What stands in for a missing quantity, in the same words.
+    pub missing_quantity: MissingNumber,
+    /// Largest record in bytes; larger ones become dead letters. Must not be above `stream.max_bytes` nor `http.max_body_bytes`.
     pub max_record_bytes: usize,
-    /// An event stamped further than this after the moment the log took it is refused, in milliseconds. One day by
-    /// default: wider than any honest clock error or time-zone slip.
+    /// Longest user id, item id, category or query in bytes.
+    pub max_text_bytes: usize,
+    /// An event stamped further than this after the moment the log took it is refused, in milliseconds. One day: wider than any
+    /// honest clock error or time-zone slip.
     pub max_future_ms: i64,
-    /// An event before this moment is refused as absurd, in milliseconds since the Unix epoch. 2000-01-01 by default.
-    pub min_time_ms: i64,
+    /// An event before this moment is refused as absurd, in milliseconds since the Unix epoch. 1990-01-01.
+    pub earliest_ms: i64,
 }
 
 impl Default for EventsConfig {
     fn default() -> Self {
+        let params = crate::event::CleaningParams::default();
         Self {
             mapping: BTreeMap::new(),
+            unknown: None,
             activity: ["view", "search", "cart_add", "cart_remove", "purchase"].map(str::to_owned).to_vec(),
-            missing_price: PriceRule::Absent,
-            max_record_bytes: 256 * 1024,
-            max_future_ms: 86_400_000,
-            min_time_ms: 946_684_800_000,
+            missing_time: MissingTime::Reject,
+            missing_price: MissingNumber::Absent,
+            missing_quantity: MissingNumber::Absent,
+            max_record_bytes: params.max_record_bytes,
+            max_text_bytes: params.max_text_bytes,
+            max_future_ms: params.max_future_ms,
+            earliest_ms: params.earliest_ms,
         }
     }
 }
@@ -58,25 +81,25 @@ impl Default for EventsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GraphConfig {
-    /// Recent product lines kept a view; also the window in which a repeated event id is noticed. 128 by default.
+    /// Recent product lines kept a view; also the window in which a repeated event id is noticed..
     pub ring_capacity: usize,
-    /// Item nodes kept a view. 512 by default: a household's regular basket with room for a year of change.
+    /// Item nodes kept a view. The default is a household's regular basket with room for a year of change.
     pub item_capacity_nodes: usize,
-    /// Category nodes kept a view. 128 by default.
+    /// Category nodes kept a view.
     pub category_capacity_nodes: usize,
-    /// Query nodes kept a view. 64 by default.
+    /// Query nodes kept a view.
     pub query_capacity_nodes: usize,
-    /// Transitions kept a view. 128 by default.
+    /// Transitions kept a view.
     pub edge_capacity: usize,
-    /// Half-life of the fast decayed count in days. 14 by default. Must be below `graph.half_life_long_days`.
+    /// Half-life of the fast decayed count in days. Must be below `graph.half_life_long_days`.
     pub half_life_short_days: f32,
-    /// Half-life of the slow decayed count in days. 90 by default.
+    /// Half-life of the slow decayed count in days.
     pub half_life_long_days: f32,
-    /// A gap longer than this ends a session when senders give no session id, in milliseconds. 30 minutes by default,
+    /// A gap longer than this ends a session when senders give no session id, in milliseconds. 30 minutes,
     /// as in most web analytics.
     pub session_gap_ms: i64,
     /// An event older than the user's newest of the same view by more than this is late and not folded, in
-    /// milliseconds. 400 days by default.
+    /// milliseconds..
     pub late_limit_ms: i64,
 }
 

@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TopicsConfig {
-    /// Views, carts and other actions. `clicks` by default.
+    /// Views, carts and other actions.
     pub clicks: String,
-    /// Searches. `searches` by default.
+    /// Searches.
     pub searches: String,
-    /// Purchases. `purchases` by default. The three inputs must have equal partition counts and be keyed by user id.
+    /// Purchases. The three inputs must have equal partition counts and be keyed by user id.
     pub purchases: String,
-    /// Newest score of each user, compacted. `scores` by default. As many partitions as the inputs.
+    /// Newest score of each user, compacted. As many partitions as the inputs.
     pub scores: String,
-    /// Churn alerts. `churn-alerts` by default. As many partitions as the inputs.
+    /// Churn alerts. As many partitions as the inputs.
     pub churn_alerts: String,
-    /// Item lists. `recommendations` by default. As many partitions as the inputs.
+    /// Item lists. As many partitions as the inputs.
     pub recommendations: String,
-    /// Records that could not be folded, with their origin and the reason. `dead-letters` by default.
+    /// Records that could not be folded, with their origin and the reason.
     pub dead_letters: String,
 }
 
@@ -64,40 +64,86 @@ pub enum Delivery {
     AtLeastOnce,
 }
 
+/// How connections are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecurityProtocol {
+    /// Plain TCP.
+    #[default]
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// A password over plain TCP.
+    SaslPlaintext,
+    /// A password over TLS.
+    SaslSsl,
+}
+
 /// The cluster and the client's timeouts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaConfig {
-    /// Bootstrap servers, `host:port`, separated by commas. `127.0.0.1:9092` by default.
+    /// Bootstrap servers, `host:port`, separated by commas.
     pub brokers: String,
-    /// The consumer group; all instances of one deployment share it. `undercurrent` by default.
+    /// The consumer group; all instances of one deployment share it.
     pub group_id: String,
-    /// This instance's stable name: part of `transactional.id` and of `group.instance.id`, unique among live instances,
-    /// the same after a restart (a pod or host name). `0` by default.
+    /// This instance's stable name: part of `transactional.id` and of `group.instance.id`. Unique among live instances (the
+    /// newer of two fences the older) and the same after a restart: a pod or host name.
     pub instance_id: String,
-    /// `exactly_once` (default) or `at_least_once`.
+    /// Whether an instance keeps its place in the group over a restart: no rebalance when it is back within the session
+    /// timeout, but a stopped instance's partitions move only after it.
+    pub static_membership: bool,
+    /// `exactly_once` (one transaction a micro-batch) or `at_least_once` (flush, then commit offsets: after a crash an output may
+    /// come twice, with the same id).
     pub delivery: Delivery,
-    /// Milliseconds without a heartbeat before the group gives this instance's partitions away. 45,000 by default, as
-    /// in Kafka. Must be above `kafka.transaction_timeout_ms`.
-    pub session_timeout_ms: u32,
-    /// Milliseconds between two polls before the group gives the partitions away. 300,000 by default, as in Kafka. Must
-    /// be above the worst cycle: `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `kafka.commit_timeout_ms`.
-    pub max_poll_interval_ms: u32,
-    /// Milliseconds after which the broker aborts an open transaction. 30,000 by default: a dead instance hides newer
-    /// records from `read_committed` readers for at most this long.
-    pub transaction_timeout_ms: u32,
-    /// Milliseconds to deliver one output record. 20,000 by default. Must be below `kafka.transaction_timeout_ms`.
-    pub message_timeout_ms: u32,
-    /// Milliseconds during which a commit of unknown outcome is retried before the process stops. 60,000 by default.
-    pub commit_timeout_ms: u32,
-    /// Milliseconds to wait for metadata and admin answers. 30,000 by default.
-    pub request_timeout_ms: u32,
-    /// SASL user name. Empty means no SASL. With one, SCRAM-SHA-512 over TLS is the default mechanism.
+    /// `plaintext`, `ssl`, `sasl_plaintext` or `sasl_ssl`.
+    pub security_protocol: SecurityProtocol,
+    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`. Used with the two `sasl_` protocols.
+    pub sasl_mechanism: String,
+    /// SASL user name. Needed by the two `sasl_` protocols.
     pub sasl_username: String,
-    /// File that holds the SASL password. Secrets are never keys of their own.
+    /// File that holds the SASL password. Secrets are never values of the configuration itself.
     pub sasl_password_file: Option<PathBuf>,
-    /// Further librdkafka options, passed through as they are. The keys the pipeline owns are refused by name.
-    pub options: BTreeMap<String, String>,
+    /// Certificates to trust (PEM). Without it the system's are used.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate (PEM), for brokers that ask for one. Goes with `kafka.key_file`.
+    pub certificate_file: Option<PathBuf>,
+    /// The key of our certificate (PEM).
+    pub key_file: Option<PathBuf>,
+    /// File that holds the passphrase of the key, where it has one.
+    pub key_password_file: Option<PathBuf>,
+    /// Milliseconds without a heartbeat before the group gives this instance's partitions away. Kafka's own default. Must be above
+    /// `kafka.transaction_timeout_ms`.
+    pub session_timeout_ms: u32,
+    /// Milliseconds between two polls before the group gives the partitions away. Kafka's own default. Must be above the worst
+    /// cycle: `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `kafka.commit_resolve_timeout_ms`.
+    pub max_poll_interval_ms: u32,
+    /// Milliseconds after which the broker aborts an open transaction. A dead instance hides newer records from `read_committed`
+    /// readers for at most this long. From 1,000 to 900,000.
+    pub transaction_timeout_ms: u32,
+    /// Milliseconds to deliver one output record. Must be below `kafka.transaction_timeout_ms`: an output must fail before its
+    /// transaction does.
+    pub message_timeout_ms: u32,
+    /// Milliseconds of one attempt of a transaction call.
+    pub commit_attempt_timeout_ms: u32,
+    /// Milliseconds during which a commit of unknown outcome is tried again before the process stops. Must be above
+    /// `kafka.commit_attempt_timeout_ms`.
+    pub commit_resolve_timeout_ms: u32,
+    /// Milliseconds for one question to the brokers: metadata, offsets.
+    pub request_timeout_ms: u32,
+    /// Milliseconds to reach the cluster at start.
+    pub start_timeout_ms: u32,
+    /// Milliseconds a broker may hold a fetch that finds nothing. Small: a transaction's end does not end a fetch, so a long wait
+    /// shows as latency.
+    pub fetch_wait_max_ms: u32,
+    /// Milliseconds between two measurements of the lag; 0 switches them off.
+    pub lag_interval_ms: u32,
+    /// Further librdkafka options of every client, passed through. The keys the pipeline owns are refused by name.
+    pub client_options: BTreeMap<String, String>,
+    /// Further librdkafka options of consumers.
+    pub consumer_options: BTreeMap<String, String>,
+    /// Further librdkafka options of producers.
+    pub producer_options: BTreeMap<String, String>,
 }
 
 impl Default for KafkaConfig {
@@ -106,16 +152,40 @@ impl Default for KafkaConfig {
             brokers: "127.0.0.1:9092".to_owned(),
             group_id: "undercurrent".to_owned(),
             instance_id: "0".to_owned(),
+            static_membership: true,
             delivery: Delivery::ExactlyOnce,
+            security_protocol: SecurityProtocol::Plaintext,
+            sasl_mechanism: "SCRAM-SHA-512".to_owned(),
+            sasl_username: String::new(),
+            sasl_password_file: None,
+            ca_file: None,
+            certificate_file: None,
+            key_file: None,
+            key_password_file: None,
             session_timeout_ms: 45_000,
             max_poll_interval_ms: 300_000,
             transaction_timeout_ms: 30_000,
             message_timeout_ms: 20_000,
-            commit_timeout_ms: 60_000,
-            request_timeout_ms: 30_000,
-            sasl_username: String::new(),
-            sasl_password_file: None,
-            options: BTreeMap::new(),
+            commit_attempt_timeout_ms: 5_000,
+            commit_resolve_timeout_ms: 120_000,
+            request_timeout_ms: 10_000,
+            start_timeout_ms: 60_000,
+            fetch_wait_max_ms: 5,
+            lag_interval_ms: 5_000,
+            client_options: BTreeMap::new(),
+            consumer_options: BTreeMap::new(),
+            producer_options: BTreeMap::new(),
         }
+    }
+}
+
+impl KafkaConfig {
+    /// The three maps of passed-through options with their keys.
+    pub fn options(&self) -> [(&'static str, &BTreeMap<String, String>); 3] {
+        [
+            ("client_options", &self.client_options),
+            ("consumer_options", &self.consumer_options),
+            ("producer_options", &self.producer_options),
+        ]
     }
 }

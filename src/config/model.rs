@@ -8,22 +8,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoringConfig {
-    /// Folder of model bundles; the champion is what its `current` names. `models` by default.
+    /// Folder of model bundles; the champion is what its `current` names.
     pub models: PathBuf,
-    /// The bundle used while `scoring.models` has no promoted one. `default` by default.
+    /// The bundle used while `scoring.models` has no promoted one.
     pub bundle: String,
     /// Scoring workers on the CPU, one OS thread each. 0 (default) means one a core, less the stream threads, at least 1.
     pub workers: usize,
-    /// CUDA devices to score on, by number. Empty by default. Needs a binary built with the feature `cuda`; CPU workers
+    /// CUDA devices to score on, by number. Needs a binary built with the feature `cuda`; CPU workers
     /// are then not started.
     pub cuda_devices: Vec<usize>,
-    /// Users of one batch of a worker at most. 64 by default.
+    /// Users of one batch of a worker at most.
     pub max_batch_users: usize,
-    /// Padded graph nodes of one batch of a worker at most. 8,192 by default: the tiles stay in the cache.
+    /// Padded graph nodes of one batch of a worker at most. Few enough that the tiles stay in the cache.
     pub max_batch_nodes: usize,
-    /// Batches waiting for a worker at most, per worker. 2 by default: one runs, one is ready.
+    /// Batches waiting for a worker at most, per worker. Two: one runs, one is ready.
     pub queue_capacity_batches: usize,
-    /// Milliseconds a micro-batch waits for its scores before the process stops as stuck. 60,000 by default.
+    /// Milliseconds a micro-batch waits for its scores before the process stops as stuck.
     pub timeout_ms: u64,
 }
 
@@ -55,11 +55,11 @@ pub struct DecisionConfig {
     /// Churn probability below which a user has recovered. Without it (default) 0.6 of the enter threshold. Must be below
     /// `decision.enter_threshold`, so that a score that swings around one value does not alert on every swing.
     pub recover_threshold: Option<f32>,
-    /// Days of event time between two alerts of one user. 7 by default; a recovery is told at once.
+    /// Days of event time between two alerts of one user. A recovery is told at once.
     pub cooldown_days: f32,
-    /// Reasons given with an alert at most. 5 by default. Each costs some scores, for alerts only.
+    /// Reasons given with an alert at most. Each costs some scores, for alerts only.
     pub max_reasons: usize,
-    /// Items in each recommendation list. 20 by default.
+    /// Items in each recommendation list.
     pub list_length: usize,
 }
 
@@ -80,27 +80,27 @@ impl Default for DecisionConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainingConfig {
-    /// Whether the daemon retrains by itself. False by default: a new shop has no history to train on yet.
+    /// Whether the daemon retrains by itself. Off at first: a new shop has no history to train on yet.
     pub enabled: bool,
-    /// Hours between two trainings. 24 by default.
+    /// Hours between two trainings.
     pub interval_h: f64,
-    /// Minutes after which a training that has not ended is stopped. 120 by default.
+    /// Minutes after which a training that has not ended is stopped.
     pub timeout_min: u64,
-    /// Niceness of the child process, 0 to 19. 15 by default: serving comes first.
+    /// Niceness of the child process, 0 to 19. High: serving comes first.
     pub niceness: u8,
-    /// The candidate must beat the champion's churn ROC-AUC on the newest window by this much. 0.0 by default: equal is
+    /// The candidate must beat the champion's churn ROC-AUC on the newest window by this much. Equal is
     /// not better.
     pub min_gain_auc: f64,
-    /// And its log-loss may be worse by at most this much. 0.01 by default.
+    /// And its log-loss may be worse by at most this much.
     pub max_loss_log_loss: f64,
-    /// Days without activity after which a user counts as gone. 30 by default.
+    /// Days without activity after which a user counts as gone.
     pub churn_days: u32,
-    /// Days in which a purchase counts. 7 by default.
+    /// Days in which a purchase counts.
     pub purchase_days: u32,
-    /// A user is scored and trained on when active within this many days. 90 by default. Must not be below
+    /// A user is scored and trained on when active within this many days. Must not be below
     /// `training.churn_days`.
     pub history_days: u32,
-    /// Seed of everything random in training. 1 by default.
+    /// Seed of everything random in training.
     pub seed: u64,
 }
 

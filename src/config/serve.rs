@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Whether the server runs. True by default.
+    /// Whether the server runs.
     pub enabled: bool,
-    /// Address and port. `127.0.0.1:8080` by default: there are no tokens yet, so only this machine may ask.
+    /// Address and port. Local: there are no tokens yet, so only this machine may ask.
     pub listen: SocketAddr,
-    /// Largest request body in bytes. 8 MiB by default. Must not be below `events.max_record_bytes`.
+    /// Largest request body in bytes. Must not be below `events.max_record_bytes`.
     pub max_body_bytes: usize,
-    /// Milliseconds for one request, from its first byte to the answer. 30,000 by default.
+    /// Milliseconds for one request, from its first byte to the answer.
     pub request_timeout_ms: u64,
-    /// Events of one `POST /v1/events` at most. 10,000 by default.
+    /// Events of one `POST /v1/events` at most.
     pub max_events: usize,
 }
 
@@ -47,7 +47,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
-    /// What is shown, as in `RUST_LOG` (`info`, `undercurrent::stream=debug,info`). `info` by default. `RUST_LOG` wins.
+    /// What is shown, as in `RUST_LOG` (`info`, `undercurrent::stream=debug,info`). `RUST_LOG` wins.
     pub filter: String,
     /// `text` (default) or `json`.
     pub format: LogFormat,
@@ -63,7 +63,7 @@ impl Default for LoggingConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownConfig {
-    /// Milliseconds for the whole drain: last batch, last snapshot, leaving the group. 30,000 by default. Cutting it
+    /// Milliseconds for the whole drain: last batch, last snapshot, leaving the group. Cutting it
     /// short loses nothing: the next start replays more.
     pub deadline_ms: u64,
 }

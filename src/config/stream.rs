@@ -1,6 +1,6 @@
 //! Keys of the logs, the loop and the snapshots.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,20 +27,31 @@ pub struct InputConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmbeddedConfig {
-    /// Folder of the log. `.undercurrent/log` by default, relative to the working folder. One process at a time.
+    /// Folder of the log, relative to the working folder. One process at a time.
     pub path: PathBuf,
-    /// Partitions of every topic, fixed when the log is created. 4 by default. Must not be below `stream.threads`.
+    /// Partitions of every topic, fixed when the log is made. Must not be below `stream.threads`.
     pub partitions: u32,
-    /// Bytes of block cache and write buffers. 128 MiB by default.
+    /// Newest event ids remembered, to recognise events that are sent again after a lost answer.
+    pub recent_id_capacity: usize,
+    /// Records kept at least in `churn-alerts`, `recommendations` and `dead-letters`, each partition. `scores` keeps the newest of
+    /// every user instead.
+    pub retain_output_records: u64,
+    /// Records written to a partition of `scores` before superseded ones are dropped, at least.
+    pub compact_after_records: u64,
+    /// Bytes of block cache.
     pub cache_bytes: u64,
-    /// Whether a commit is on the disk before it counts. True by default; false keeps every guarantee against a crash of
-    /// the process and gives up those against a crash of the machine.
-    pub sync: bool,
 }
 
 impl Default for EmbeddedConfig {
     fn default() -> Self {
-        Self { path: PathBuf::from(".undercurrent/log"), partitions: 4, cache_bytes: 128 * 1024 * 1024, sync: true }
+        Self {
+            path: PathBuf::from(".undercurrent/log"),
+            partitions: 4,
+            recent_id_capacity: 200_000,
+            retain_output_records: 1_000_000,
+            compact_after_records: 200_000,
+            cache_bytes: 32 * 1024 * 1024,
+        }
     }
 }
 
@@ -48,22 +59,21 @@ impl Default for EmbeddedConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamConfig {
-    /// Stream threads; each owns whole partitions. 1 by default: scoring takes the other cores.
+    /// Stream threads; each owns whole partitions. One: scoring takes the other cores.
     pub threads: usize,
-    /// Records in a micro-batch at most. 10,000 by default: about 20 ms of folding.
+    /// Records in a micro-batch at most. Ten thousand are about 20 ms of folding.
     pub max_records: usize,
-    /// Payload bytes in a micro-batch at most. 16 MiB by default.
+    /// Payload bytes in a micro-batch at most.
     pub max_bytes: usize,
-    /// Milliseconds from the first record of a micro-batch to its end. 10 by default; more means fewer, larger commits.
+    /// Milliseconds from the first record of a micro-batch to its end. More means fewer, larger commits.
     pub linger_ms: u64,
-    /// Milliseconds to wait for a first record before timers are looked at. 100 by default.
+    /// Milliseconds to wait for a first record before timers are looked at.
     pub idle_wait_ms: u64,
-    /// How far the slowest topic may hold event time back, in milliseconds. 6 hours by default.
+    /// How far the slowest topic may hold event time back, in milliseconds.
     pub topic_skew_ms: i64,
-    /// In live use, event time follows the wall clock at this distance even when no event comes, in milliseconds. One
-    /// minute by default.
+    /// In live use, event time follows the wall clock at this distance even when no event comes, in milliseconds.
     pub live_grace_ms: i64,
-    /// Silent users scored in one micro-batch at most. 2,000 by default: a night's worth of due times must not make one
+    /// Silent users scored in one micro-batch at most. A night's worth of due times must not make one
     /// batch longer than `kafka.max_poll_interval_ms`.
     pub max_due_users: usize,
 }
@@ -87,21 +97,36 @@ impl Default for StreamConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SnapshotConfig {
-    /// Whether snapshots are written. True by default; without them a restart replays the whole input log.
+    /// Whether snapshots are written. Without them a restart replays the whole input log, and nothing can be trained.
     pub enabled: bool,
-    /// A folder, or an object store URL (`s3://`, `gs://`, `az://`, `file://`). `.undercurrent/snapshots` by default.
+    /// A folder, or an object store URL (`s3://`, `gs://`, `az://`, `file://`).
     pub location: String,
-    /// Seconds between two snapshots of a partition. 300 by default. Retention of the input topics must be longer.
+    /// Options of the object store, as `object_store` names them (`region`, `endpoint`). Its environment variables work too, and
+    /// are where secrets belong.
+    pub storage_options: BTreeMap<String, String>,
+    /// Seconds between two snapshots of a partition. Retention of the input topics must be longer.
     pub interval_s: u64,
-    /// Deltas written on top of a full snapshot before the next full one. 11 by default: with the default interval, one
-    /// full snapshot an hour.
-    pub max_deltas: u32,
-    /// Full snapshots kept a partition, with their deltas. 3 by default. At least 1.
-    pub keep: u32,
+    /// Deltas written on top of a full snapshot before the next full one.
+    pub deltas_per_base: usize,
+    /// Newest full snapshots kept a partition, with their deltas. At least 1; 2 leaves one to fall back to.
+    pub keep_bases: usize,
+    /// Further full snapshots kept for training, newest first.
+    pub keep_spaced: usize,
+    /// Least event time between two full snapshots kept for training, in days.
+    pub spacing_days: u32,
 }
 
 impl Default for SnapshotConfig {
     fn default() -> Self {
-        Self { enabled: true, location: ".undercurrent/snapshots".to_owned(), interval_s: 300, max_deltas: 11, keep: 3 }
+        Self {
+            enabled: true,
+            location: ".undercurrent/snapshots".to_owned(),
+            storage_options: BTreeMap::new(),
+            interval_s: 300,
+            deltas_per_base: 8,
+            keep_bases: 2,
+            keep_spaced: 16,
+            spacing_days: 7,
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! The rules a decoded configuration must keep, each with the keys it ties together.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{collections::BTreeMap, fmt::Display, path::PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, LogKind, Problem};
+use super::{Config, LogKind, Problem, SecurityProtocol};
 use crate::event::EventKind;
 
 /// librdkafka options the pipeline sets itself: its guarantees rest on them.
@@ -107,26 +107,44 @@ fn kafka(config: &Config, report: &mut Report) {
         .linger_ms
         .saturating_add(config.stream.idle_wait_ms)
         .saturating_add(config.scoring.timeout_ms)
-        .saturating_add(u64::from(kafka.commit_timeout_ms));
+        .saturating_add(u64::from(kafka.commit_resolve_timeout_ms));
     report.require(
         u64::from(kafka.max_poll_interval_ms) > worst_cycle_ms,
         "kafka.max_poll_interval_ms",
         format!(
-            "must be above the worst cycle, `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `kafka.commit_timeout_ms` = {worst_cycle_ms}"
+            "must be above the worst cycle, `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `kafka.commit_resolve_timeout_ms` = {worst_cycle_ms}"
         ),
         kafka.max_poll_interval_ms,
     );
-    for (option, value) in &kafka.options {
-        report.require(
-            !OWNED_KAFKA_OPTIONS.contains(&option.as_str()),
-            &format!("kafka.options.\"{option}\""),
-            "must not be set: the pipeline owns it",
-            value,
-        );
+    report.require(
+        kafka.commit_attempt_timeout_ms < kafka.commit_resolve_timeout_ms,
+        "kafka.commit_attempt_timeout_ms",
+        format!("must be below `kafka.commit_resolve_timeout_ms` ({})", kafka.commit_resolve_timeout_ms),
+        kafka.commit_attempt_timeout_ms,
+    );
+    report.require(
+        (1_000..=900_000).contains(&kafka.transaction_timeout_ms),
+        "kafka.transaction_timeout_ms",
+        "must be between 1000 and 900000: brokers refuse more",
+        kafka.transaction_timeout_ms,
+    );
+    for (key, value) in [
+        ("kafka.message_timeout_ms", kafka.message_timeout_ms),
+        ("kafka.request_timeout_ms", kafka.request_timeout_ms),
+        ("kafka.start_timeout_ms", kafka.start_timeout_ms),
+    ] {
+        report.require(value >= 1, key, "must be at least 1", value);
+    }
+    for (map, options) in kafka.options() {
+        for (option, value) in options {
+            let key = format!("kafka.{map}.\"{option}\"");
+            let owned = OWNED_KAFKA_OPTIONS.contains(&option.as_str());
+            report.require(!owned, &key, "must not be set: the pipeline owns it", value);
+        }
     }
     kafka_secrets(config, report);
     let queue = kafka
-        .options
+        .producer_options
         .get("queue.buffering.max.messages")
         .and_then(|value| value.parse().ok())
         .unwrap_or(PRODUCER_QUEUE_RECORDS);
@@ -142,17 +160,45 @@ fn kafka(config: &Config, report: &mut Report) {
 }
 
 fn kafka_secrets(config: &Config, report: &mut Report) {
-    let file = &config.kafka.sasl_password_file;
-    let shown = file.as_ref().map_or_else(String::new, |path| path.display().to_string());
+    let kafka = &config.kafka;
+    let sasl = matches!(kafka.security_protocol, SecurityProtocol::SaslPlaintext | SecurityProtocol::SaslSsl);
+    let mechanisms = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
     report.require(
-        config.kafka.sasl_username.is_empty() == file.is_none(),
-        "kafka.sasl_password_file",
-        "must be set exactly when `kafka.sasl_username` is",
-        &shown,
+        mechanisms.contains(&kafka.sasl_mechanism.as_str()),
+        "kafka.sasl_mechanism",
+        format!("must be one of {}", mechanisms.join(", ")),
+        &kafka.sasl_mechanism,
     );
-    if let Some(path) = file {
-        let readable = std::fs::read_to_string(path).is_ok_and(|text| !text.trim().is_empty());
-        report.require(readable, "kafka.sasl_password_file", "must be a readable file that is not empty", &shown);
+    report.require(
+        sasl != kafka.sasl_username.is_empty(),
+        "kafka.sasl_username",
+        "must be set exactly when `kafka.security_protocol` is `sasl_plaintext` or `sasl_ssl`",
+        &kafka.sasl_username,
+    );
+    let shown = |file: &Option<PathBuf>| file.as_ref().map_or_else(String::new, |path| path.display().to_string());
+    report.require(
+        sasl == kafka.sasl_password_file.is_some(),
+        "kafka.sasl_password_file",
+        "must be set exactly when `kafka.security_protocol` is `sasl_plaintext` or `sasl_ssl`",
+        shown(&kafka.sasl_password_file),
+    );
+    report.require(
+        kafka.certificate_file.is_some() == kafka.key_file.is_some(),
+        "kafka.certificate_file",
+        "must be set exactly when `kafka.key_file` is",
+        shown(&kafka.certificate_file),
+    );
+    for (key, file) in [
+        ("kafka.sasl_password_file", &kafka.sasl_password_file),
+        ("kafka.ca_file", &kafka.ca_file),
+        ("kafka.certificate_file", &kafka.certificate_file),
+        ("kafka.key_file", &kafka.key_file),
+        ("kafka.key_password_file", &kafka.key_password_file),
+    ] {
+        if let Some(path) = file {
+            let readable = std::fs::read_to_string(path).is_ok_and(|text| !text.trim().is_empty());
+            report.require(readable, key, "must be a readable file that is not empty", path.display());
+        }
     }
 }
 
@@ -167,6 +213,12 @@ fn embedded(config: &Config, report: &mut Report) {
         partitions,
     );
     report.require(
+        config.embedded.recent_id_capacity >= config.http.max_events,
+        "embedded.recent_id_capacity",
+        format!("must not be below `http.max_events` ({})", config.http.max_events),
+        config.embedded.recent_id_capacity,
+    );
+    report.require(
         !config.embedded.path.as_os_str().is_empty(),
         "embedded.path",
         "must not be empty",
@@ -179,6 +231,10 @@ fn events(config: &Config, report: &mut Report) {
     for (name, kind) in &config.events.mapping {
         let known = EventKind::from_name(kind).is_some();
         report.require(known, &format!("events.mapping.{name}"), format!("must be one of {kinds}"), kind);
+    }
+    if let Some(kind) = &config.events.unknown {
+        let known = EventKind::from_name(kind).is_some();
+        report.require(known, "events.unknown", format!("must be one of {kinds}"), kind);
     }
     for kind in &config.events.activity {
         let known = EventKind::from_name(kind).is_some();
@@ -204,10 +260,10 @@ fn events(config: &Config, report: &mut Report) {
         config.events.max_future_ms,
     );
     report.require(
-        config.events.min_time_ms >= 0,
-        "events.min_time_ms",
+        config.events.earliest_ms >= 0,
+        "events.earliest_ms",
         "must not be negative",
-        config.events.min_time_ms,
+        config.events.earliest_ms,
     );
 }
 
@@ -306,7 +362,7 @@ fn snapshot(config: &Config, report: &mut Report) {
     let snapshot = &config.snapshot;
     report.require(!snapshot.location.is_empty(), "snapshot.location", "must not be empty", &snapshot.location);
     report.require(snapshot.interval_s >= 1, "snapshot.interval_s", "must be at least 1", snapshot.interval_s);
-    report.require(snapshot.keep >= 1, "snapshot.keep", "must be at least 1", snapshot.keep);
+    report.at_least_one("snapshot.keep_bases", snapshot.keep_bases);
     report.require(
         !config.training.enabled || snapshot.enabled,
         "training.enabled",
@@ -420,9 +476,9 @@ mod tests {
         check(
             |config| {
                 config.input.log = LogKind::Kafka;
-                config.kafka.options.insert("isolation.level".to_owned(), "read_uncommitted".to_owned());
+                config.kafka.consumer_options.insert("isolation.level".to_owned(), "read_uncommitted".to_owned());
             },
-            &["kafka.options.\"isolation.level\""],
+            &["kafka.consumer_options.\"isolation.level\""],
         );
     }
 
@@ -438,13 +494,13 @@ mod tests {
     }
 
     #[test]
-    fn a_password_needs_a_user_and_a_file() {
+    fn a_sasl_protocol_needs_a_user_and_a_password_file() {
         check(
             |config| {
                 config.input.log = LogKind::Kafka;
-                config.kafka.sasl_username = "app".to_owned();
+                config.kafka.security_protocol = SecurityProtocol::SaslSsl;
             },
-            &["kafka.sasl_password_file"],
+            &["kafka.sasl_username", "kafka.sasl_password_file"],
         );
     }
 

@@ -31,8 +31,8 @@ const FORBIDDEN_IN_CORE: &[&str] = &[
     "std::env",
     "tokio",
     "tracing",
-    "SystemTime",
-    "Instant",
+    "SystemTime::now",
+    "Instant::now",
     "crate::clock",
     "metrics",
 ];
