@@ -266,7 +266,7 @@ mod tests {
             timestamp_ms: 1_700_000_000_000,
         };
         let again = edge.decoder().decode(View::Purchase, &record, &mut CleaningCounts::default()).unwrap();
-        assert_eq!(again.lines, admitted.event.lines);
+        assert_eq!(format!("{:?}", again.lines), format!("{:?}", admitted.event.lines));
         (admitted.event.lines[0].price_minor, admitted.event.lines[0].quantity, counts)
     }
 
