@@ -14,6 +14,8 @@ mod habits;
 mod history;
 mod rhythm;
 mod row;
+#[cfg(test)]
+pub(crate) mod samples;
 mod spec;
 mod tokens;
 mod transform;
@@ -27,5 +29,6 @@ pub use tokens::{
     EDGE_KINDS, EVENT_KINDS, EVENT_NUMBERS, EdgeToken, EventToken, GAP_BUCKETS, NODE_KINDS, NODE_NUMBERS, NodeToken,
     edge_kind_reversed,
 };
+pub(crate) use tokens::{EDGE_NONE, EDGE_SELF};
 pub use transform::Knots;
 pub use vocabulary::{CATEGORY_BUCKETS, ItemVocabulary, QUERY_BUCKETS, UNSEEN_BUCKETS};

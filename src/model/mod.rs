@@ -1,1 +1,22 @@
 //! The multi-view network and its bundle.
+//!
+//! `features` turns a user's graph into plain numbers; here they become tensors, scores and, after training, a bundle on
+//! disk. Shape letters are those of [`crate::features`].
+
+mod batch;
+mod calibration;
+mod config;
+mod graph_layer;
+mod layers;
+mod loss;
+mod network;
+mod parameters;
+mod prediction;
+
+pub use batch::{Batch, BatchEdges, Dropout, Padding};
+pub use calibration::{Calibration, Platt};
+pub use config::{GraphForm, NetworkConfig};
+pub use loss::{ItemTargets, Losses, Targets, losses};
+pub use network::{Network, Output};
+pub use parameters::{ITEM_TABLE, Parameter, Parameters, TASKS};
+pub use prediction::{CandleForward, Model, Prediction, probability_of};

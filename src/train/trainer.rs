@@ -1,0 +1,721 @@
+//! Trains the network: data-parallel over threads, early stopping on validation, the same result for the same seed
+//! whatever the number of threads.
+
+#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "shares, rates and bounded indices")]
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use candle_core::{Device, Tensor, Var};
+use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::{
+    Example,
+    adamw::{AdamSettings, Moments},
+};
+use crate::{
+    features::{EncodedUser, FeatureSpec},
+    model::{
+        Batch, Calibration, CandleForward, Dropout, ITEM_TABLE, ItemTargets, Model, Network, NetworkConfig, Padding,
+        Parameters, Platt, Prediction, TASKS, Targets, losses,
+    },
+};
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainSettings {
+    /// Users a step.
+    pub batch_users: usize,
+    /// Users of a step that one thread takes at once; decides the order of sums, so it is part of the result.
+    pub chunk_users: usize,
+    /// Most passes over the examples.
+    pub epochs: usize,
+    /// Passes without improvement before stopping.
+    pub patience: usize,
+    /// Highest learning rate.
+    pub learning_rate: f32,
+    /// Decoupled weight decay of weight matrices.
+    pub weight_decay: f32,
+    /// Share of features hidden in training.
+    pub feature_dropout: f32,
+    /// Share of users whose graph, or sequence, is hidden in training.
+    pub view_dropout: f32,
+    /// Shared negatives of the sampled softmax.
+    pub negatives: usize,
+    /// Positives a user and step.
+    pub positives: usize,
+    /// Threads. The result does not depend on it.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            batch_users: 256,
+            chunk_users: 64,
+            epochs: 12,
+            patience: 3,
+            learning_rate: 2e-3,
+            weight_decay: 0.05,
+            feature_dropout: 0.1,
+            view_dropout: 0.1,
+            negatives: 128,
+            positives: 2,
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// Where training stands; sent after every step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Pass, from 0.
+    pub epoch: usize,
+    /// Passes at most.
+    pub epochs: usize,
+    /// Step within the pass, from 1.
+    pub step: usize,
+    /// Steps a pass.
+    pub steps: usize,
+    /// Mean training loss of each task in this pass so far: churn, purchase, next item, next kind.
+    pub losses: [f32; TASKS],
+    /// Report of the pass, after its last step.
+    pub report: Option<EpochReport>,
+}
+
+/// One pass.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct EpochReport {
+    /// Mean training loss of each task.
+    pub losses: [f32; TASKS],
+    /// Log-loss of churn on validation.
+    pub validation_churn: f32,
+    /// Log-loss of purchase on validation.
+    pub validation_purchase: f32,
+}
+
+/// What training made.
+#[derive(Debug, Clone)]
+pub struct TrainedNetwork {
+    /// The network of the best pass, calibrated on validation.
+    pub model: Model,
+    /// All passes in order.
+    pub epochs: Vec<EpochReport>,
+    /// The pass whose parameters were kept.
+    pub best_epoch: usize,
+}
+
+/// Why training failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// Nothing to learn from.
+    #[error("there are no training examples")]
+    NoExamples,
+    /// An example does not fit the specification.
+    #[error("example {index} has `{found}` features, the network takes `{expected}`")]
+    Width {
+        /// Place of the example.
+        index: usize,
+        /// Its features.
+        found: usize,
+        /// The network's.
+        expected: usize,
+    },
+    /// The network's shape is impossible.
+    #[error("the network cannot be built: {0}")]
+    Shape(String),
+    /// A loss or parameter became infinite or NaN.
+    #[error("training diverged in pass {epoch}: `{what}` is not finite")]
+    Diverged {
+        /// Pass.
+        epoch: usize,
+        /// What is not finite.
+        what: String,
+    },
+    /// A tensor operation failed.
+    #[error("a tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// A thread could not start or panicked.
+    #[error("a training thread failed")]
+    Thread,
+}
+
+/// Trains on `examples`; `validation` decides when to stop and calibrates (empty: all passes, no calibration).
+/// `progress` is called after every step and may stop training; what was best so far is then returned.
+pub fn fit(
+    examples: &[Example],
+    validation: &[Example],
+    spec: &FeatureSpec,
+    config: &NetworkConfig,
+    settings: &TrainSettings,
+    seed: u64,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<TrainedNetwork, TrainError> {
+    check(examples, validation, config)?;
+    let mut trainer = Trainer::new(examples, spec, config, settings, seed)?;
+    let steps = examples.len().div_ceil(settings.batch_users);
+    let mut best: Option<(f32, usize, Parameters)> = None;
+    let mut reports = Vec::new();
+    for epoch in 0..settings.epochs.max(1) {
+        let mut order: Vec<usize> = (0..examples.len()).collect();
+        order.shuffle(&mut trainer.random);
+        let (mut sums, mut counts, mut stopped) = ([0.0_f32; TASKS], [0.0_f32; TASKS], false);
+        for (step, batch) in order.chunks(settings.batch_users).enumerate() {
+            let rate = settings.learning_rate * schedule(trainer.step, steps * settings.epochs);
+            let step_losses = trainer.step(batch, rate)?;
+            for task in 0..TASKS {
+                sums[task] += step_losses[task].0;
+                counts[task] += step_losses[task].1;
+            }
+            let losses = std::array::from_fn(|task| sums[task] / counts[task].max(1.0));
+            if let Some(task) = losses.iter().position(|loss| !loss.is_finite()) {
+                return Err(TrainError::Diverged { epoch, what: format!("loss of task {task}") });
+            }
+            let last = step + 1 == steps;
+            let report = if last { Some(trainer.report(losses, validation)?) } else { None };
+            if let Some(report) = report {
+                reports.push(report);
+                let score = report.validation_churn + report.validation_purchase;
+                if validation.is_empty() || best.as_ref().is_none_or(|(known, ..)| score < *known) {
+                    best = Some((score, epoch, trainer.parameters.clone()));
+                }
+            }
+            let state = Progress { epoch, epochs: settings.epochs, step: step + 1, steps, losses, report };
+            stopped |= progress(&state).is_break();
+            if stopped {
+                break;
+            }
+        }
+        let waited = best.as_ref().map_or(0, |(_, best_epoch, _)| epoch - best_epoch);
+        if stopped || waited >= settings.patience {
+            break;
+        }
+    }
+    let (best_epoch, parameters) = match best {
+        Some((_, epoch, parameters)) => (epoch, parameters),
+        None => (0, trainer.parameters),
+    };
+    if let Some(name) = parameters.first_not_finite() {
+        return Err(TrainError::Diverged { epoch: best_epoch, what: name.to_owned() });
+    }
+    let mut model = Model { config: config.clone(), parameters, calibration: Calibration::default() };
+    model.calibration = calibrate(&model, validation, settings.threads)?;
+    Ok(TrainedNetwork { model, epochs: reports, best_epoch })
+}
+
+fn check(examples: &[Example], validation: &[Example], config: &NetworkConfig) -> Result<(), TrainError> {
+    if examples.is_empty() {
+        return Err(TrainError::NoExamples);
+    }
+    if let Some(problem) = config.problem() {
+        return Err(TrainError::Shape(problem));
+    }
+    let wrong = |example: &Example| example.encoded.features.len() != config.features;
+    if let Some(index) = examples.iter().chain(validation).position(wrong) {
+        let found = examples.iter().chain(validation).nth(index).map_or(0, |example| example.encoded.features.len());
+        return Err(TrainError::Width { index, found, expected: config.features });
+    }
+    Ok(())
+}
+
+/// Share of the highest learning rate: a warm-up over the first tenth, then a cosine to a twentieth.
+fn schedule(step: i32, total: usize) -> f32 {
+    let warm_up = (step as f32 / (total as f32 / 10.0).clamp(1.0, 100.0)).min(1.0);
+    let share = (step as f32 / total.max(1) as f32).min(1.0);
+    warm_up * (0.05 + 0.95 * 0.5 * (1.0 + (std::f32::consts::PI * share).cos()))
+}
+
+/// Fits both calibrations on validation users; without any it changes nothing.
+fn calibrate(model: &Model, validation: &[Example], threads: NonZeroUsize) -> Result<Calibration, TrainError> {
+    let users: Vec<&EncodedUser> = validation.iter().map(|example| &example.encoded).collect();
+    let predictions = predict_all(model, &users, threads)?;
+    let pairs = |log_odds: &dyn Fn(&Prediction) -> f32, outcome: &dyn Fn(&Example) -> bool| -> Vec<(f32, bool)> {
+        predictions
+            .iter()
+            .zip(validation)
+            .map(|(prediction, example)| (log_odds(prediction), outcome(example)))
+            .collect()
+    };
+    Ok(Calibration {
+        churn: Platt::fit(&pairs(&|prediction| prediction.churn_log_odds, &|example| example.churned)),
+        purchase: Platt::fit(&pairs(&|prediction| prediction.purchase_log_odds, &|example| example.purchased)),
+    })
+}
+
+/// Scores many users on `threads` threads, in order.
+pub fn predict_all(
+    model: &Model,
+    users: &[&EncodedUser],
+    threads: NonZeroUsize,
+) -> Result<Vec<Prediction>, TrainError> {
+    const USERS_AT_ONCE: usize = 256;
+    let forward = CandleForward::new(model, Device::Cpu)?;
+    let chunks: Vec<&[&EncodedUser]> = users.chunks(USERS_AT_ONCE).collect();
+    let parts = in_parallel(chunks.len(), threads, |chunk| Ok(forward.predict(chunks[chunk])?))?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// Runs `work` for `0..count` on `threads` named threads and returns the answers in order.
+fn in_parallel<T: Send>(
+    count: usize,
+    threads: NonZeroUsize,
+    work: impl Fn(usize) -> Result<T, TrainError> + Sync,
+) -> Result<Vec<T>, TrainError> {
+    // Candle would hand large products to a pool of its own; here every thread does its own.
+    gemm::set_threading_threshold(usize::MAX);
+    if threads.get() == 1 || count <= 1 {
+        return (0..count).map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    // Carries the answers to the caller; each lock is held for one store.
+    let answers: Mutex<Vec<Option<Result<T, TrainError>>>> = Mutex::new((0..count).map(|_| None).collect());
+    let run = || {
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            if place >= count {
+                break;
+            }
+            let answer = work(place);
+            answers.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(answer);
+        }
+    };
+    std::thread::scope(|scope| -> Result<(), TrainError> {
+        let mut handles = Vec::new();
+        for thread in 1..threads.get().min(count) {
+            let named = std::thread::Builder::new().name(format!("train-{thread}"));
+            handles.push(named.spawn_scoped(scope, run).map_err(|_| TrainError::Thread)?);
+        }
+        run();
+        for handle in handles {
+            handle.join().map_err(|_| TrainError::Thread)?;
+        }
+        Ok(())
+    })?;
+    let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+    answers.into_iter().map(|answer| answer.unwrap_or(Err(TrainError::Thread))).collect()
+}
+
+/// Parameters on their way.
+struct Trainer<'a> {
+    examples: &'a [Example],
+    /// Admitted rows of each example's next items.
+    positives: Vec<Vec<u32>>,
+    sampler: Sampler,
+    config: &'a NetworkConfig,
+    settings: &'a TrainSettings,
+    parameters: Parameters,
+    /// Shared by all threads: written between steps only.
+    variables: HashMap<String, Var>,
+    network: Network,
+    moments: HashMap<String, Moments>,
+    random: Xoshiro256PlusPlus,
+    seed: u64,
+    step: i32,
+}
+
+/// Gradients of one chunk, summed over its users' shares.
+struct ChunkAnswer {
+    /// In the order of the parameters, the item table left out.
+    dense: Vec<Vec<f32>>,
+    rows: Vec<u32>,
+    row_gradients: Vec<f32>,
+    /// Loss of each task and its weight in users.
+    losses: [(f32, f32); TASKS],
+}
+
+impl<'a> Trainer<'a> {
+    fn new(
+        examples: &'a [Example],
+        spec: &FeatureSpec,
+        config: &'a NetworkConfig,
+        settings: &'a TrainSettings,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let parameters = Parameters::initialise(config, seed);
+        let mut variables = HashMap::new();
+        for (name, parameter) in parameters.iter().filter(|(name, _)| *name != ITEM_TABLE) {
+            let tensor = Tensor::from_slice(&parameter.values, parameter.shape.as_slice(), &Device::Cpu)?;
+            variables.insert(name.to_owned(), Var::from_tensor(&tensor)?);
+        }
+        let tensors = variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
+        let network = Network::from_tensors(&tensors, config)?;
+        let moments = parameters
+            .iter()
+            .map(|(name, parameter)| (name.to_owned(), Moments::new(parameter.values.len())))
+            .collect();
+        let rows = |example: &Example| {
+            example.next_items.iter().filter_map(|item| spec.vocabulary().row(*item)).collect::<Vec<u32>>()
+        };
+        Ok(Self {
+            examples,
+            positives: examples.iter().map(rows).collect(),
+            sampler: Sampler::new(spec.vocabulary().shares()),
+            config,
+            settings,
+            parameters,
+            variables,
+            network,
+            moments,
+            random: Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x7261_696e),
+            seed,
+            step: 0,
+        })
+    }
+
+    /// One step over the examples at `places`; returns each task's loss sum and weight.
+    fn step(&mut self, places: &[usize], rate: f32) -> Result<[(f32, f32); TASKS], TrainError> {
+        self.step += 1;
+        let chunks: Vec<&[usize]> = places.chunks(self.settings.chunk_users).collect();
+        let this = &*self;
+        let answers =
+            in_parallel(chunks.len(), self.settings.threads, |chunk| this.chunk(chunks[chunk], chunk, places.len()))?;
+        let mut losses = [(0.0, 0.0); TASKS];
+        let mut dense: Vec<Vec<f32>> = Vec::new();
+        let mut rows: HashMap<u32, usize> = HashMap::new();
+        let (mut row_order, mut row_sums) = (Vec::new(), Vec::new());
+        let width = self.config.hidden;
+        // In the order of the chunks, so that the sums do not depend on which thread was first.
+        for answer in answers {
+            for (sum, part) in losses.iter_mut().zip(answer.losses) {
+                sum.0 += part.0 * part.1;
+                sum.1 += part.1;
+            }
+            if dense.is_empty() {
+                dense = answer.dense;
+            } else {
+                for (sum, part) in dense.iter_mut().zip(&answer.dense) {
+                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                }
+            }
+            for (row, gradient) in answer.rows.iter().zip(answer.row_gradients.chunks_exact(width)) {
+                let place = *rows.entry(*row).or_insert_with(|| {
+                    row_order.push(*row);
+                    row_sums.extend(std::iter::repeat_n(0.0, width));
+                    row_order.len() - 1
+                });
+                row_sums[place * width..][..width].iter_mut().zip(gradient).for_each(|(sum, part)| *sum += part);
+            }
+        }
+        self.apply(&mut dense, &row_order, &row_sums, rate)?;
+        Ok(losses)
+    }
+
+    /// Clips the gradient's length and moves the parameters.
+    fn apply(&mut self, dense: &mut [Vec<f32>], rows: &[u32], row_sums: &[f32], rate: f32) -> Result<(), TrainError> {
+        const LONGEST: f32 = 5.0;
+        let squares = |values: &[f32]| values.iter().map(|value| f64::from(value * value)).sum::<f64>();
+        let length = dense.iter().map(|values| squares(values)).sum::<f64>().sqrt() as f32;
+        let scale = if length > LONGEST { LONGEST / length } else { 1.0 };
+        let adam = AdamSettings::default();
+        let width = self.config.hidden;
+        let mut gradients = dense.iter_mut();
+        for (name, parameter) in self.parameters.iter_mut() {
+            let Some(moments) = self.moments.get_mut(name) else { continue };
+            if name == ITEM_TABLE {
+                // Only the rows this step touched: a dense step over the table would cost more than the network.
+                for (row, gradient) in rows.iter().zip(row_sums.chunks_exact(width)) {
+                    let start = *row as usize * width;
+                    moments.step(&adam, &mut parameter.values, start, gradient, rate, 0.0, self.step);
+                }
+                continue;
+            }
+            let Some(gradient) = gradients.next() else { continue };
+            gradient.iter_mut().for_each(|value| *value *= scale);
+            let decay = if name.ends_with(".weight") { self.settings.weight_decay } else { 0.0 };
+            moments.step(&adam, &mut parameter.values, 0, gradient, rate, decay, self.step);
+            if let Some(variable) = self.variables.get(name) {
+                variable.set(&Tensor::from_slice(&parameter.values, parameter.shape.as_slice(), &Device::Cpu)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forward and backward of one chunk; its gradient weighs its users by their share of the step.
+    fn chunk(&self, places: &[usize], chunk: usize, step_users: usize) -> Result<ChunkAnswer, TrainError> {
+        let stream = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((self.step as u64) << 20) ^ chunk as u64;
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(stream);
+        let members: Vec<&EncodedUser> = places.iter().map(|place| &self.examples[*place].encoded).collect();
+        let padding = members.iter().map(|user| Padding::of(user, self.config)).reduce(Padding::max);
+        let padding = padding.unwrap_or(Padding { nodes: 1, events: 1 });
+        let drawn = self.draw(places, &mut random);
+        let dropout = Dropout {
+            random: &mut random,
+            feature_share: self.settings.feature_dropout,
+            view_share: self.settings.view_dropout,
+        };
+        let extra: Vec<u32> = drawn.positives.iter().chain(&drawn.negatives).copied().collect();
+        let batch = Batch::build(&members, padding, self.config, &extra, Some(dropout), &Device::Cpu)?;
+        let width = self.config.hidden;
+        let table = self.parameters.get(ITEM_TABLE).map_or(&[][..], |parameter| &parameter.values);
+        let mut gathered = Vec::with_capacity(batch.item_rows.len() * width);
+        for row in &batch.item_rows {
+            gathered.extend_from_slice(&table[*row as usize * width..][..width]);
+        }
+        let items = Var::from_vec(gathered, (batch.item_rows.len(), width), &Device::Cpu)?;
+        let targets = self.targets(places, &drawn, &batch)?;
+        let output = self.network.forward(&batch, items.as_tensor())?;
+        let losses = losses(&self.network, &output, &targets, items.as_tensor(), &batch)?;
+        let share = places.len() as f64 / step_users as f64;
+        let gradients = (losses.total * share)?.backward()?;
+        let flat = |variable: &Var| -> Result<Vec<f32>, TrainError> {
+            match gradients.get(variable.as_tensor()) {
+                Some(gradient) => Ok(gradient.flatten_all()?.to_vec1()?),
+                None => Ok(vec![0.0; variable.as_tensor().elem_count()]),
+            }
+        };
+        let mut dense = Vec::with_capacity(self.variables.len());
+        for (name, _) in self.parameters.iter() {
+            if let Some(variable) = self.variables.get(name) {
+                dense.push(flat(variable)?);
+            }
+        }
+        let tasks: Vec<f32> = losses.tasks.to_vec1()?;
+        let present: Vec<f32> = targets.present.to_vec1()?;
+        Ok(ChunkAnswer {
+            dense,
+            row_gradients: flat(&items)?,
+            rows: batch.item_rows,
+            losses: std::array::from_fn(|task| (tasks[task], present[task] * places.len() as f32)),
+        })
+    }
+
+    /// Draws positives and negatives for a chunk.
+    fn draw(&self, places: &[usize], random: &mut Xoshiro256PlusPlus) -> Drawn {
+        let wanted = self.settings.positives;
+        let mut drawn = Drawn { positives: Vec::new(), weights: Vec::new(), negatives: Vec::new() };
+        for place in places {
+            let known = &self.positives[*place];
+            let count = known.len().min(wanted);
+            for slot in 0..wanted {
+                let row = if slot < count { known[random.random_range(0..known.len())] } else { 0 };
+                drawn.positives.push(row);
+                drawn.weights.push(if slot < count { 1.0 / count as f32 } else { 0.0 });
+            }
+        }
+        if drawn.weights.iter().any(|weight| *weight > 0.0) {
+            drawn.negatives = (0..self.settings.negatives).map(|_| self.sampler.draw(random)).collect();
+        }
+        drawn
+    }
+
+    fn targets(&self, places: &[usize], drawn: &Drawn, batch: &Batch) -> Result<Targets, TrainError> {
+        let device = &Device::Cpu;
+        let users = places.len();
+        let examples: Vec<&Example> = places.iter().map(|place| &self.examples[*place]).collect();
+        let bit = |value: bool| f32::from(u8::from(value));
+        let binary: Vec<f32> =
+            examples.iter().flat_map(|example| [bit(example.churned), bit(example.purchased)]).collect();
+        let kind: Vec<u32> = examples.iter().map(|example| example.next_kind.map_or(0, |kind| kind as u32)).collect();
+        let kind_weight: Vec<f32> = examples.iter().map(|example| bit(example.next_kind.is_some())).collect();
+        let any_kind = kind_weight.iter().any(|weight| *weight > 0.0);
+        let items = if drawn.negatives.is_empty() { None } else { Some(self.item_targets(places, drawn, batch)?) };
+        let present = [1.0, 1.0, bit(items.is_some()), bit(any_kind)];
+        Ok(Targets {
+            binary: Tensor::from_vec(binary, (users, 2), device)?,
+            kind: Tensor::from_vec(kind, users, device)?,
+            kind_weight: Tensor::from_vec(kind_weight, users, device)?,
+            items,
+            present: Tensor::from_slice(&present, TASKS, device)?,
+        })
+    }
+
+    fn item_targets(&self, places: &[usize], drawn: &Drawn, batch: &Batch) -> Result<ItemTargets, TrainError> {
+        const SAME_ITEM: f32 = -1e4;
+        let device = &Device::Cpu;
+        let (users, positives, negatives) = (places.len(), self.settings.positives, drawn.negatives.len());
+        let place_of: HashMap<u32, u32> = batch.item_rows.iter().copied().zip(0..).collect();
+        let local = |rows: &[u32]| -> Result<Tensor, TrainError> {
+            let places: Vec<u32> = rows.iter().map(|row| place_of.get(row).copied().unwrap_or(0)).collect();
+            Ok(Tensor::from_vec(places, rows.len(), device)?)
+        };
+        let log_q = |row: u32| self.sampler.log_q(row, negatives);
+        let mut mask = Vec::with_capacity(users * negatives);
+        for place in places {
+            let own = &self.positives[*place];
+            mask.extend(drawn.negatives.iter().map(|row| if own.contains(row) { SAME_ITEM } else { 0.0 }));
+        }
+        let positive_log_q: Vec<f32> = drawn.positives.iter().map(|row| log_q(*row)).collect();
+        let negative_log_q: Vec<f32> = drawn.negatives.iter().map(|row| log_q(*row)).collect();
+        Ok(ItemTargets {
+            positives,
+            positive_rows: local(&drawn.positives)?,
+            positive_log_q: Tensor::from_vec(positive_log_q, (users, positives), device)?,
+            positive_weight: Tensor::from_slice(&drawn.weights, (users, positives), device)?,
+            negative_rows: local(&drawn.negatives)?,
+            negative_log_q: Tensor::from_vec(negative_log_q, (1, negatives), device)?,
+            negative_mask: Tensor::from_vec(mask, (users, negatives), device)?,
+        })
+    }
+
+    fn report(&self, losses: [f32; TASKS], validation: &[Example]) -> Result<EpochReport, TrainError> {
+        let model = Model {
+            config: self.config.clone(),
+            parameters: self.parameters.clone(),
+            calibration: Calibration::default(),
+        };
+        let users: Vec<&EncodedUser> = validation.iter().map(|example| &example.encoded).collect();
+        let predictions = predict_all(&model, &users, self.settings.threads)?;
+        let mut sums = [0.0_f64; 2];
+        for (prediction, example) in predictions.iter().zip(validation) {
+            sums[0] += log_loss(prediction.churn_log_odds, example.churned);
+            sums[1] += log_loss(prediction.purchase_log_odds, example.purchased);
+        }
+        let mean = |sum: f64| (sum / validation.len().max(1) as f64) as f32;
+        Ok(EpochReport { losses, validation_churn: mean(sums[0]), validation_purchase: mean(sums[1]) })
+    }
+}
+
+/// Rows drawn for a chunk.
+struct Drawn {
+    /// `positives` a user.
+    positives: Vec<u32>,
+    weights: Vec<f32>,
+    negatives: Vec<u32>,
+}
+
+/// Draws item rows by their share of the training occurrences.
+struct Sampler {
+    cumulative: Vec<f32>,
+    shares: Vec<f32>,
+}
+
+impl Sampler {
+    fn new(shares: &[f32]) -> Self {
+        let mut sum = 0.0;
+        let cumulative = shares
+            .iter()
+            .map(|share| {
+                sum += share;
+                sum
+            })
+            .collect();
+        Self { cumulative, shares: shares.to_vec() }
+    }
+
+    fn draw(&self, random: &mut impl Rng) -> u32 {
+        let total = self.cumulative.last().copied().unwrap_or(0.0);
+        let point = random.random::<f32>() * total;
+        let place = self.cumulative.partition_point(|end| *end <= point);
+        place.min(self.cumulative.len().saturating_sub(1)) as u32 + 1
+    }
+
+    /// Log of the expected count of `row` among `samples` draws.
+    fn log_q(&self, row: u32, samples: usize) -> f32 {
+        let share = (row as usize).checked_sub(1).and_then(|place| self.shares.get(place)).copied().unwrap_or(1e-9);
+        (share.max(1e-9) * samples as f32).ln()
+    }
+}
+
+/// −log of the probability given to what happened.
+fn log_loss(log_odds: f32, happened: bool) -> f64 {
+    let signed = f64::from(if happened { -log_odds } else { log_odds });
+    signed.max(0.0) + (-signed.abs()).exp().ln_1p()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{EventKind, NameHash},
+        features::samples,
+        model::GraphForm,
+    };
+
+    fn examples(spec: &FeatureSpec, count: usize, seed: u64) -> Vec<Example> {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
+        (0..count)
+            .map(|place| {
+                let signals = [random.random::<f32>() * 4.0 - 2.0, random.random::<f32>() * 4.0 - 2.0];
+                Example {
+                    encoded: samples::user(&mut random, spec, place % 9, place % 13, signals),
+                    churned: signals[0] > 0.0,
+                    purchased: signals[1] > 0.5,
+                    next_items: vec![NameHash(if signals[0] > 0.0 { 1 } else { 30 })],
+                    next_kind: Some(if signals[1] > 0.0 { EventKind::View } else { EventKind::Purchase }),
+                    cutoff_ms: 0,
+                }
+            })
+            .collect()
+    }
+
+    fn settings(threads: usize) -> TrainSettings {
+        TrainSettings {
+            batch_users: 64,
+            chunk_users: 16,
+            epochs: 6,
+            patience: 6,
+            learning_rate: 5e-3,
+            threads: NonZeroUsize::new(threads).unwrap(),
+            ..TrainSettings::default()
+        }
+    }
+
+    #[test]
+    fn every_parameter_gets_a_gradient_in_both_forms() {
+        let spec = samples::spec(40);
+        let examples = examples(&spec, 32, 3);
+        for graph_form in [GraphForm::TypedBias, GraphForm::Gated] {
+            let config = NetworkConfig { graph_form, layers: 2, ..NetworkConfig::for_spec(&spec) };
+            let settings = settings(1);
+            let trainer = Trainer::new(&examples, &spec, &config, &settings, 1).unwrap();
+            let places: Vec<usize> = (0..32).collect();
+            let answer = trainer.chunk(&places, 0, 32).unwrap();
+            let names = trainer.parameters.iter().map(|(name, _)| name).filter(|name| *name != ITEM_TABLE);
+            for (name, gradient) in names.zip(&answer.dense) {
+                assert!(gradient.iter().any(|value| *value != 0.0), "`{name}` got no gradient in {graph_form:?}");
+            }
+            let empty_rows =
+                answer.row_gradients.chunks_exact(config.hidden).filter(|row| row.iter().all(|v| *v == 0.0));
+            // Row 0 stands in for absent positives, whose weight is 0.
+            assert!(empty_rows.count() <= 1, "{graph_form:?}");
+        }
+    }
+
+    #[test]
+    fn learns_what_decides_the_labels() {
+        let spec = samples::spec(40);
+        let (train, validation) = (examples(&spec, 2_000, 1), examples(&spec, 200, 2));
+        let config = NetworkConfig::for_spec(&spec);
+        let mut go_on = |_: &Progress| ControlFlow::Continue(());
+        let trained = fit(&train, &validation, &spec, &config, &settings(2), 7, &mut go_on).unwrap();
+        let best = trained.epochs[trained.best_epoch];
+        assert!(best.validation_churn < 0.35 && best.validation_purchase < 0.35, "{best:?}");
+        assert!(best.losses[2] < trained.epochs[0].losses[2], "next items were not learned: {:?}", trained.epochs);
+        assert!(best.losses[3] < 0.6, "next kinds were not learned: {best:?}");
+    }
+
+    #[test]
+    fn threads_do_not_change_the_result() {
+        let spec = samples::spec(40);
+        let train = examples(&spec, 128, 1);
+        let config = NetworkConfig::for_spec(&spec);
+        let settings = |threads| TrainSettings { epochs: 2, ..settings(threads) };
+        let mut go_on = |_: &Progress| ControlFlow::Continue(());
+        let one = fit(&train, &train, &spec, &config, &settings(1), 7, &mut go_on).unwrap();
+        let three = fit(&train, &train, &spec, &config, &settings(3), 7, &mut go_on).unwrap();
+        assert!(one.model == three.model);
+    }
+
+    #[test]
+    fn a_caller_can_stop_it() {
+        let spec = samples::spec(40);
+        let train = examples(&spec, 128, 1);
+        let config = NetworkConfig::for_spec(&spec);
+        let mut steps = 0;
+        let mut stop = |_: &Progress| {
+            steps += 1;
+            ControlFlow::Break(())
+        };
+        let trained = fit(&train, &[], &spec, &config, &settings(1), 7, &mut stop).unwrap();
+        assert_eq!(trained.epochs.len(), 0);
+        assert_eq!(steps, 1);
+    }
+}
