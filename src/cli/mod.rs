@@ -2,7 +2,10 @@
 
 mod check;
 mod output;
+mod send;
 mod settings;
+mod tail;
+mod topics;
 
 use std::{ffi::OsStr, io::IsTerminal, process::ExitCode};
 
@@ -46,6 +49,13 @@ struct Cli {
 enum Command {
     /// Check the configuration, and the broker when there is one; exit 2 and name every wrong key
     Check,
+    /// Send events from files into the topics (or into the embedded log)
+    Send(send::SendArgs),
+    /// Show outputs as readable lines
+    Tail(tail::TailArgs),
+    /// Make the Kafka topics
+    #[command(subcommand)]
+    Topics(TopicsCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -54,6 +64,12 @@ enum Command {
         /// Shell to complete for
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum TopicsCommand {
+    /// Make the topics that do not exist yet, with the settings the daemon needs
+    Create(topics::CreateArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -108,6 +124,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 fn execute(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Check => check::run(&cli.global),
+        Command::Send(args) => send::run(&cli.global, &args),
+        Command::Tail(args) => tail::run(&cli.global, &args),
+        Command::Topics(TopicsCommand::Create(args)) => topics::create(&cli.global, &args),
         Command::Config(ConfigCommand::Print) => {
             let config = cli.global.load()?;
             output::text(&config.to_toml()?)

@@ -1,0 +1,160 @@
+//! From the configuration tree to the plain parameters of each part. The parts never see the tree.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use crate::{
+    config::{self, Config},
+    event::{CleaningParams, DAY_MS, Decoder, EventKind, EventMapping, MissingNumber, MissingTime, UnknownName},
+    graph::{GraphParams, KindSet},
+    stream::{
+        OutputTopic,
+        embedded::EmbeddedParams,
+        kafka::{Delivery, KafkaParams, Sasl, Secret, Security, SecurityProtocol, Timeouts, TopicNames},
+    },
+};
+
+/// The kind called `name`; the configuration was validated, so a wrong name is a mistake of ours.
+fn kind(name: &str) -> anyhow::Result<EventKind> {
+    EventKind::from_name(name).with_context(|| format!("`{name}` is no kind of event"))
+}
+
+/// How records become events.
+pub fn decoder(config: &Config) -> anyhow::Result<Decoder> {
+    let events = &config.events;
+    let unknown = match &events.unknown {
+        Some(name) => UnknownName::Kind(kind(name)?),
+        None => UnknownName::Reject,
+    };
+    let mut mapping = EventMapping::new(unknown);
+    for (name, target) in &events.mapping {
+        mapping.set(name, kind(target)?);
+    }
+    let number = |rule| match rule {
+        config::MissingNumber::Absent => MissingNumber::Absent,
+        config::MissingNumber::Median => MissingNumber::Median,
+        config::MissingNumber::LastSeen => MissingNumber::LastSeen,
+    };
+    let cleaning = CleaningParams {
+        max_record_bytes: events.max_record_bytes,
+        max_text_bytes: events.max_text_bytes,
+        max_future_ms: events.max_future_ms,
+        earliest_ms: events.earliest_ms,
+        missing_time: match events.missing_time {
+            config::MissingTime::Reject => MissingTime::Reject,
+            config::MissingTime::RecordTime => MissingTime::RecordTime,
+        },
+        missing_price: number(events.missing_price),
+        missing_quantity: number(events.missing_quantity),
+    };
+    Ok(Decoder::new(mapping, cleaning))
+}
+
+/// Bounds and constants of the fold.
+pub fn graph(config: &Config) -> anyhow::Result<GraphParams> {
+    let graph = &config.graph;
+    let activity = config.events.activity.iter().map(|name| kind(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(GraphParams {
+        ring_capacity: graph.ring_capacity,
+        item_capacity_nodes: graph.item_capacity_nodes,
+        category_capacity_nodes: graph.category_capacity_nodes,
+        query_capacity_nodes: graph.query_capacity_nodes,
+        edge_capacity: graph.edge_capacity,
+        half_life_short_days: graph.half_life_short_days,
+        half_life_long_days: graph.half_life_long_days,
+        session_gap_ms: graph.session_gap_ms,
+        late_limit_ms: graph.late_limit_ms,
+        activity: KindSet::of(&activity),
+    })
+}
+
+/// The durable local log.
+pub fn embedded(config: &Config) -> EmbeddedParams {
+    let embedded = &config.embedded;
+    EmbeddedParams {
+        path: embedded.path.clone(),
+        partition_count: embedded.partitions,
+        recent_id_capacity: embedded.recent_id_capacity,
+        retain_output_records: embedded.retain_output_records,
+        compact_after_records: embedded.compact_after_records,
+        cache_bytes: embedded.cache_bytes,
+    }
+}
+
+/// The Kafka cluster. Reads the files that hold secrets.
+pub fn kafka(config: &Config) -> anyhow::Result<KafkaParams> {
+    let kafka = &config.kafka;
+    let topics = &config.topics;
+    Ok(KafkaParams {
+        bootstrap: kafka.brokers.clone(),
+        group: kafka.group_id.clone(),
+        instance: kafka.instance_id.clone(),
+        static_membership: kafka.static_membership,
+        topics: TopicNames {
+            inputs: [topics.clicks.clone(), topics.searches.clone(), topics.purchases.clone()],
+            outputs: OutputTopic::ALL.map(|topic| match topic {
+                OutputTopic::Scores => topics.scores.clone(),
+                OutputTopic::ChurnAlerts => topics.churn_alerts.clone(),
+                OutputTopic::Recommendations => topics.recommendations.clone(),
+                OutputTopic::DeadLetters => topics.dead_letters.clone(),
+            }),
+        },
+        delivery: match kafka.delivery {
+            config::Delivery::ExactlyOnce => Delivery::ExactlyOnce,
+            config::Delivery::AtLeastOnce => Delivery::AtLeastOnce,
+        },
+        security: security(kafka)?,
+        timeouts: Timeouts {
+            session_ms: kafka.session_timeout_ms,
+            max_poll_interval_ms: kafka.max_poll_interval_ms,
+            transaction_ms: kafka.transaction_timeout_ms,
+            message_ms: kafka.message_timeout_ms,
+            commit_attempt_ms: kafka.commit_attempt_timeout_ms,
+            commit_resolve_ms: kafka.commit_resolve_timeout_ms,
+            request_ms: kafka.request_timeout_ms,
+            start_ms: kafka.start_timeout_ms,
+        },
+        fetch_wait_max_ms: kafka.fetch_wait_max_ms,
+        lag_interval_ms: kafka.lag_interval_ms,
+        client_options: kafka.client_options.clone(),
+        consumer_options: kafka.consumer_options.clone(),
+        producer_options: kafka.producer_options.clone(),
+    })
+}
+
+fn security(kafka: &config::KafkaConfig) -> anyhow::Result<Security> {
+    let protocol = match kafka.security_protocol {
+        config::SecurityProtocol::Plaintext => SecurityProtocol::Plaintext,
+        config::SecurityProtocol::Ssl => SecurityProtocol::Ssl,
+        config::SecurityProtocol::SaslPlaintext => SecurityProtocol::SaslPlaintext,
+        config::SecurityProtocol::SaslSsl => SecurityProtocol::SaslSsl,
+    };
+    let sasl = match &kafka.sasl_password_file {
+        Some(file) => Some(Sasl {
+            mechanism: kafka.sasl_mechanism.clone(),
+            username: kafka.sasl_username.clone(),
+            password: secret(file)?,
+        }),
+        None => None,
+    };
+    Ok(Security {
+        protocol,
+        sasl,
+        ca_location: kafka.ca_file.clone(),
+        certificate_location: kafka.certificate_file.clone(),
+        key_location: kafka.key_file.clone(),
+        key_password: kafka.key_password_file.as_deref().map(secret).transpose()?,
+    })
+}
+
+/// The content of a secret's file, without the newline editors leave at its end.
+fn secret(file: &Path) -> anyhow::Result<Secret> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in `{}`", file.display()))?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}
+
+/// Days as milliseconds.
+pub fn days_ms(days: u32) -> i64 {
+    i64::from(days) * DAY_MS
+}
