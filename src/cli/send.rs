@@ -1,6 +1,10 @@
 //! `undercurrent send`: files into the topics, as fast as possible, at a rate, or as time went by.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,10 +18,7 @@ use crate::{
         params,
     },
     event::{CleaningCounts, Edge, RowReader},
-    stream::{
-        embedded::EmbeddedLog,
-        kafka::KafkaProducer,
-    },
+    stream::{embedded::EmbeddedLog, kafka::KafkaProducer},
 };
 
 /// Events written together: enough to hide the cost of one disk synchronisation or round trip.
@@ -52,7 +53,7 @@ pub(super) struct SendArgs {
 
 enum Target {
     Embedded(Arc<EmbeddedLog>),
-    Kafka(KafkaProducer),
+    Kafka(Box<KafkaProducer>),
 }
 
 impl Target {
@@ -68,7 +69,7 @@ impl Target {
                 })?;
                 Ok(Self::Embedded(log))
             }
-            LogKind::Kafka => Ok(Self::Kafka(KafkaProducer::open(&params::kafka(config)?)?)),
+            LogKind::Kafka => Ok(Self::Kafka(Box::new(KafkaProducer::open(&params::kafka(config)?)?))),
         }
     }
 
@@ -91,7 +92,11 @@ struct Pace {
 
 impl Pace {
     /// Wall-clock time at which event number `index` of time `event_ms` is due; `None` means at once.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "milliseconds of a run are far below 2^53")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "milliseconds of a run are far below 2^53"
+    )]
     fn due_ms(&mut self, index: u64, event_ms: i64) -> Option<i64> {
         let elapsed_ms = match (self.rate, self.speed) {
             (Some(rate), _) => index as f64 / rate * 1_000.0,
@@ -133,7 +138,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SendArgs) -> anyhow::Result<()> {
 }
 
 fn send_file(
-    file: &PathBuf,
+    file: &Path,
     limit: Option<u64>,
     target: &Target,
     edge: &mut Edge,
@@ -158,7 +163,7 @@ fn send_file(
         if batch.is_empty()
             && let Some(due_ms) = due_ms
         {
-            wait_until(&clock, due_ms);
+            wait_until(clock, due_ms);
             batch_end_ms = due_ms + BATCH_MS;
         }
         batch.push(&admitted);
@@ -170,7 +175,7 @@ fn send_file(
     Ok(())
 }
 
-fn wait_until(clock: &SystemClock, due_ms: i64) {
+fn wait_until(clock: SystemClock, due_ms: i64) {
     if let Ok(wait_ms) = u64::try_from(due_ms - clock.now_ms()) {
         std::thread::sleep(Duration::from_millis(wait_ms));
     }

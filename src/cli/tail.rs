@@ -100,7 +100,13 @@ pub(super) fn run(global: &GlobalArgs, args: &TailArgs) -> anyhow::Result<()> {
     }
 }
 
-fn embedded(config: &Config, topics: &[OutputTopic], new: bool, follow: bool, printer: &mut Printer) -> anyhow::Result<()> {
+fn embedded(
+    config: &Config,
+    topics: &[OutputTopic],
+    new: bool,
+    follow: bool,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
     let log = EmbeddedLog::open(params::embedded(config), Arc::new(SystemClock)).with_context(|| {
         format!(
             "cannot open the embedded log; while the daemon runs, ask it instead: http://{}/v1/users/{{id}}",
@@ -134,7 +140,13 @@ fn embedded(config: &Config, topics: &[OutputTopic], new: bool, follow: bool, pr
     }
 }
 
-fn kafka(config: &Config, topics: &[OutputTopic], new: bool, follow: bool, printer: &mut Printer) -> anyhow::Result<()> {
+fn kafka(
+    config: &Config,
+    topics: &[OutputTopic],
+    new: bool,
+    follow: bool,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
     let start = if new { TailStart::End } else { TailStart::Beginning };
     let tail = OutputTail::open(&params::kafka(config)?, topics, start)?;
     // Where each topic partition ended when the tail began: without --follow it stops there.

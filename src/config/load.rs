@@ -79,7 +79,10 @@ fn count(problems: &[Problem]) -> String {
 }
 
 fn list(problems: &[Problem]) -> String {
-    problems.iter().map(|problem| format!("\n  {problem}")).collect()
+    problems.iter().fold(String::new(), |list, problem| {
+        list + "
+  " + &problem.to_string()
+    })
 }
 
 /// Merges the layers and decodes them. A key that cannot be decoded is reported and keeps its default, so that rules

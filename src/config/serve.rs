@@ -47,7 +47,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoggingConfig {
-    /// What is shown, as in `RUST_LOG` (`info`, `undercurrent::stream=debug,info`). `RUST_LOG` wins.
+    /// What is shown, as in `RUST_LOG` (`debug`, `undercurrent::stream=debug,info`). Our own lines from INFO up, those of libraries
+    /// from WARN up. `RUST_LOG` wins.
     pub filter: String,
     /// `text` (default) or `json`.
     pub format: LogFormat,
@@ -55,7 +56,7 @@ pub struct LoggingConfig {
 
 impl Default for LoggingConfig {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: LogFormat::Text }
+        Self { filter: "undercurrent=info,warn".to_owned(), format: LogFormat::Text }
     }
 }
 

@@ -150,7 +150,8 @@ fn security(kafka: &config::KafkaConfig) -> anyhow::Result<Security> {
 
 /// The content of a secret's file, without the newline editors leave at its end.
 fn secret(file: &Path) -> anyhow::Result<Secret> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in `{}`", file.display()))?;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in `{}`", file.display()))?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 
