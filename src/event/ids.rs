@@ -49,14 +49,18 @@ impl NameKind {
     pub const ALL: [Self; 3] = [Self::Item, Self::Category, Self::Query];
 }
 
-/// A stable 64-bit hash of a name (XXH3, seeded by [`NameKind`]): equal on every machine and in every release.
+/// A stable 48-bit hash of a name (XXH3, seeded by [`NameKind`], cut): equal on every machine and in every release, never
+/// 0. With a million names the chance that any two collide is 1 in 560; the graph keeps millions of these, so 16 bits count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameHash(pub u64);
 
 impl NameHash {
+    /// The bits a hash may have.
+    pub const MASK: u64 = (1 << 48) - 1;
+
     /// Hashes `text` as a name of `kind`.
     pub fn of(kind: NameKind, text: &str) -> Self {
-        Self(xxh3_64_with_seed(text.as_bytes(), kind as u64))
+        Self((xxh3_64_with_seed(text.as_bytes(), kind as u64) & Self::MASK).max(1))
     }
 }
 

@@ -38,12 +38,12 @@ impl DayBits {
             return true;
         }
         if day > self.newest_day {
-            self.shift(day - self.newest_day);
+            self.shift(day.saturating_sub(self.newest_day));
             self.newest_day = day;
             self.words[0] |= 1;
             return true;
         }
-        let age = self.newest_day - day;
+        let age = self.newest_day.saturating_sub(day);
         if age >= Self::CAPACITY_DAYS {
             return false;
         }
@@ -70,9 +70,49 @@ impl DayBits {
         })
     }
 
+    /// The days of either.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let (mut newer, older) = if self.newest_day() >= other.newest_day() {
+            (self.clone(), other)
+        } else {
+            (other.clone(), self)
+        };
+        let Some(older_newest) = older.newest_day() else { return newer };
+        let mut shifted = older.clone();
+        shifted.shift(newer.newest_day.saturating_sub(older_newest));
+        if newer.words.len() < shifted.words.len() {
+            newer.words.resize(shifted.words.len(), 0);
+        }
+        for (mine, theirs) in newer.words.iter_mut().zip(&shifted.words) {
+            *mine |= theirs;
+        }
+        newer.trim();
+        newer
+    }
+
+    /// Whether `day` is active.
+    pub fn contains(&self, day: i32) -> bool {
+        let age = self.newest_day.saturating_sub(day);
+        usize::try_from(age).is_ok_and(|age| {
+            self.words.get(age / 64).is_some_and(|word| word >> (age % 64) & 1 == 1)
+        })
+    }
+
     /// Number of active days.
     pub fn count(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_byte_count(&self) -> usize {
+        if self.words.spilled() { self.words.capacity() * size_of::<u64>() } else { 0 }
+    }
+
+    fn trim(&mut self) {
+        while self.words.len() > 1 && self.words.last() == Some(&0) {
+            self.words.pop();
+        }
     }
 
     fn shift(&mut self, by_days: i32) {
@@ -93,8 +133,6 @@ impl DayBits {
                 self.words[index + words + 1] |= word >> (64 - bits);
             }
         }
-        while self.words.len() > 1 && self.words.last() == Some(&0) {
-            self.words.pop();
-        }
+        self.trim();
     }
 }

@@ -5,11 +5,31 @@
 //! Versions are immutable: a [`WriteSet`] works on copies and [`GraphStore`] swaps them in after the commit (TXN-2).
 
 mod days;
+mod decay;
+pub mod due;
+mod hash;
+mod names;
 mod params;
+mod partition;
+mod ring;
+mod store;
+mod table;
+mod timeline;
+mod totals;
 mod user;
 mod view;
+mod write_set;
 
 pub use days::DayBits;
+pub use hash::{NameHashBuilder, NameHasher, TextHashBuilder, TextHasher};
+pub use names::{NameLookup, NameTable, visit_names};
 pub use params::{GraphParams, KindSet};
+pub use partition::{PartitionState, Progress};
+pub use ring::RingEntry;
+pub use store::GraphStore;
+pub use table::{Edge, Node, gap_bucket};
+pub use timeline::{CrossEdge, CrossKind, TimelineEntry, cross_edges};
+pub use totals::{Totals, WEEKS};
 pub use user::UserGraph;
-pub use view::{Edge, FoldOutcome, Node, RingEntry, Totals, ViewGraph};
+pub use view::{ExpandedView, FoldOutcome, Settled, ViewGraph, ViewParts, ViewSummary, day_of};
+pub use write_set::{BatchNames, WriteSet};

@@ -31,9 +31,10 @@ impl KindSet {
 /// Bounds and constants of the fold (LIM-1).
 #[derive(Debug, Clone, PartialEq)]
 pub struct GraphParams {
-    /// Recent events kept a view.
+    /// Recent product lines and searches kept a view; also the window in which a repeated event id is a duplicate.
+    /// When it is full the oldest quarter moves on into nodes, transitions and totals.
     pub ring_capacity: usize,
-    /// Item nodes kept a view.
+    /// Item nodes kept a view, besides those of the ring. The same holds for the other capacities.
     pub item_capacity_nodes: usize,
     /// Category nodes kept a view.
     pub category_capacity_nodes: usize,
@@ -51,6 +52,20 @@ pub struct GraphParams {
     pub late_limit_ms: i64,
     /// The kinds that count as activity: a user without them for the churn horizon has churned.
     pub activity: KindSet,
+}
+
+impl GraphParams {
+    pub(super) fn half_life_short_s(&self) -> f64 {
+        f64::from(self.half_life_short_days) * 86_400.0
+    }
+
+    pub(super) fn half_life_long_s(&self) -> f64 {
+        f64::from(self.half_life_long_days) * 86_400.0
+    }
+
+    pub(super) fn session_gap_s(&self) -> u32 {
+        u32::try_from(self.session_gap_ms.max(0) / 1_000).unwrap_or(u32::MAX)
+    }
 }
 
 impl Default for GraphParams {

@@ -1,7 +1,19 @@
-//! One view of a user's graph: recent events, nodes, transitions and long-horizon totals, all bounded.
+//! One view of a user's graph: a fold of one topic, bounded.
+//!
+//! Recent lines are kept as they came, in the ring, sorted by second (lines of one second keep the order of the topic).
+//! When the ring is full its oldest quarter moves on into the [`Settled`] part: nodes, transitions and totals. So a user
+//! with a short history is nothing but a ring; a new version of a long one shares its settled part with the old version;
+//! and the cost of an event does not grow with history. Readers call [`ViewGraph::expand`], which merges the two.
 
-use super::DayBits;
-use crate::event::{EventKind, NameHash, NameKind};
+use std::sync::Arc;
+
+use super::{
+    DayBits, GraphParams, RingEntry,
+    ring::PackedEntry,
+    table::{Edge, Node, evict_edges, evict_nodes, merge_edges, merge_nodes},
+    totals::Totals,
+};
+use crate::event::{DAY_MS, Event, NameHash, NameKind};
 
 /// What the fold did with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,120 +26,170 @@ pub enum FoldOutcome {
     Late,
 }
 
-/// One recent product line or search, 24 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RingEntry {
-    /// Seconds since the Unix epoch.
-    pub time_s: u32,
-    /// Low half of the item's (or query's) hash; 0 when there is none. Finds the node in this view's table.
-    pub name: u32,
-    /// Low half of the event id; lines of one event share it.
-    pub event_id: u32,
-    /// Value of the line in minor units.
-    pub value_minor: u32,
-    /// Low 16 bits of the session id's hash; 0 when there is none.
-    pub session: u16,
-    /// Units, saturating.
-    pub quantity: u16,
-    /// What was done.
-    pub kind: EventKind,
-}
-
-/// An item, category or query of one view.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Node {
-    /// The name's hash.
-    pub name: NameHash,
-    /// What it names.
-    pub kind: NameKind,
-    /// The item's category; `NameHash(0)` when unknown or when this is no item.
-    pub category: NameHash,
-    /// Times seen, saturating.
-    pub count: u32,
-    /// Seconds since the Unix epoch of the first event.
-    pub first_s: u32,
-    /// Seconds since the Unix epoch of the newest event; the reference time of both weights.
-    pub last_s: u32,
-    /// Exponentially decayed count at `last_s`, short half-life.
-    pub weight_short: f32,
-    /// Exponentially decayed count at `last_s`, long half-life.
-    pub weight_long: f32,
-    /// Value of all lines in minor units, saturating.
-    pub value_minor: u32,
-}
-
-/// A transition between two nodes of one view within a session.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Edge {
-    /// Low half of the source node's hash.
-    pub from: u32,
-    /// Low half of the target node's hash.
-    pub to: u32,
-    /// Times walked, saturating.
-    pub count: u16,
-    /// log2 bucket of the newest time gap in seconds.
-    pub gap_bucket: u8,
-    /// The newest walk, seconds since the Unix epoch.
-    pub last_s: u32,
-}
-
-/// Long-horizon aggregates of a view. Integers, so exact.
+/// What left the ring: shared between versions of a graph until the ring spills again.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Totals {
-    /// Events folded.
-    pub event_count: u64,
-    /// Events whose kind counts as activity.
-    pub activity_count: u64,
-    /// Product lines folded.
-    pub line_count: u64,
-    /// Units.
-    pub quantity: u64,
-    /// Value in minor units.
-    pub value_minor: u64,
+pub struct Settled {
+    /// Nodes, sorted by kind and hash.
+    pub nodes: Vec<Node>,
+    /// Transitions, sorted by their ends.
+    pub edges: Vec<Edge>,
+    /// Aggregates of the lines that left the ring.
+    pub totals: Totals,
+}
+
+/// All nodes, transitions and totals of a view, those of recent events included.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ExpandedView {
+    /// Nodes, sorted by kind and hash; at most the capacities plus what the ring holds.
+    pub nodes: Vec<Node>,
+    /// Transitions, sorted by their ends; at most the capacity plus what the ring holds.
+    pub edges: Vec<Edge>,
+    /// Long-horizon aggregates.
+    pub totals: Totals,
+}
+
+impl ExpandedView {
+    /// The node of this kind and name.
+    pub fn node(&self, kind: NameKind, name: NameHash) -> Option<&Node> {
+        let place = self.nodes.binary_search_by_key(&(kind, name), |node| (node.kind, node.name)).ok()?;
+        self.nodes.get(place)
+    }
+
+    /// Nodes of one kind, sorted by hash.
+    pub fn nodes_of(&self, kind: NameKind) -> &[Node] {
+        let start = self.nodes.partition_point(|node| node.kind < kind);
+        let end = self.nodes.partition_point(|node| node.kind <= kind);
+        &self.nodes[start..end]
+    }
+}
+
+/// Everything a view holds, in the plain form that snapshots store.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ViewParts {
+    /// Recent lines, oldest first.
+    pub ring: Vec<RingEntry>,
+    /// What left the ring; `None` while nothing did.
+    pub settled: Option<Arc<Settled>>,
+    /// Days with activity.
+    pub days: DayBits,
+    /// Counters and instants.
+    pub summary: ViewSummary,
+}
+
+/// Counters and instants of a view that readers want without expanding it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewSummary {
     /// First event, milliseconds since the Unix epoch.
     pub first_ms: i64,
     /// Newest event, milliseconds since the Unix epoch.
     pub last_ms: i64,
-    /// Active days ever (also those that left the bits).
+    /// Newest event whose kind counts as activity; [`NEVER_MS`](Self::NEVER_MS) without one.
+    pub last_activity_ms: i64,
+    /// Events folded, saturating.
+    pub event_count: u32,
+    /// Events whose kind counts as activity, saturating.
+    pub activity_count: u32,
+    /// Active days ever, also those that left the day bits (days that arrive out of order, older than the bits reach,
+    /// are not counted).
     pub day_count: u32,
-    /// Events by kind, indexed by the kind's numeric value, saturating.
-    pub kind_count: [u32; 6],
-    /// Events by weekday (Monday 0), saturating.
-    pub weekday_count: [u32; 7],
-    /// Events by six-hour part of the day (UTC), saturating.
-    pub daypart_count: [u32; 4],
-    /// Searches without a later event of the session, saturating (search view) — 0 elsewhere.
-    pub week_newest: i32,
-    /// Value in minor units of each of the last 16 weeks, newest (`week_newest`) first, saturating.
-    pub week_value_minor: [u32; 16],
-    /// Events of each of the last 16 weeks, newest first, saturating.
-    pub week_event_count: [u16; 16],
+}
+
+impl ViewSummary {
+    /// Before every event.
+    pub const NEVER_MS: i64 = i64::MIN;
+}
+
+impl Default for ViewSummary {
+    fn default() -> Self {
+        Self {
+            first_ms: i64::MAX,
+            last_ms: Self::NEVER_MS,
+            last_activity_ms: Self::NEVER_MS,
+            event_count: 0,
+            activity_count: 0,
+            day_count: 0,
+        }
+    }
 }
 
 /// One view of a user's graph.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, PartialEq, Default)]
 pub struct ViewGraph {
-    pub(super) ring: Vec<RingEntry>,
-    pub(super) nodes: Vec<Node>,
-    pub(super) edges: Vec<Edge>,
-    pub(super) days: DayBits,
-    pub(super) totals: Totals,
+    ring: Vec<PackedEntry>,
+    settled: Option<Arc<Settled>>,
+    days: DayBits,
+    summary: ViewSummary,
+}
+
+/// Free places in the ring of a fresh copy, for the events it was copied for.
+const COPY_ROOM: usize = 2;
+
+impl Clone for ViewGraph {
+    fn clone(&self) -> Self {
+        let mut ring = Vec::with_capacity(self.ring.len() + COPY_ROOM);
+        ring.extend_from_slice(&self.ring);
+        Self { ring, settled: self.settled.clone(), days: self.days.clone(), summary: self.summary }
+    }
 }
 
 impl ViewGraph {
-    /// Recent events, oldest first (by time, then event id).
-    pub fn ring(&self) -> &[RingEntry] {
-        &self.ring
+    /// Folds one event of this view's topic. Depends on the view and the event only (DET-1).
+    pub fn fold(&mut self, event: &Event<'_>, params: &GraphParams) -> FoldOutcome {
+        match self.refusal(event, params) {
+            Some(refusal) => refusal,
+            None => self.fold_admitted(event, params),
+        }
     }
 
-    /// Nodes, in order of first appearance (evicted places are reused).
-    pub fn nodes(&self) -> &[Node] {
-        &self.nodes
+    /// [`fold`](Self::fold) for an event that has no [`refusal`](Self::refusal).
+    pub(super) fn fold_admitted(&mut self, event: &Event<'_>, params: &GraphParams) -> FoldOutcome {
+        self.summarize(event, params);
+        let mut entry = RingEntry {
+            time_s: seconds(event.time_ms),
+            kind: event.kind,
+            opens_event: true,
+            name: None,
+            category: None,
+            event_id: low_half(event.event_id),
+            value_minor: 0,
+            quantity: 0,
+            session: event.session.map(RingEntry::session_of),
+            is_query: false,
+        };
+        if let Some(query) = &event.query {
+            self.insert(&RingEntry { name: Some(query.hash), is_query: true, ..entry }, params);
+            entry.opens_event = false;
+        } else if event.lines.is_empty() {
+            self.insert(&entry, params);
+        }
+        for line in &event.lines {
+            entry.name = line.item.as_ref().map(|item| item.hash);
+            entry.category = line.category.as_ref().map(|category| category.hash);
+            entry.value_minor = line.value_minor;
+            entry.quantity = u16::try_from(line.quantity).unwrap_or(u16::MAX).min(RingEntry::MAX_QUANTITY);
+            self.insert(&entry, params);
+            entry.opens_event = false;
+        }
+        FoldOutcome::Folded
     }
 
-    /// Transitions, in order of first appearance (evicted places are reused).
-    pub fn edges(&self) -> &[Edge] {
-        &self.edges
+    /// Why [`fold`](Self::fold) would leave the view as it is, if it would: costs no copy.
+    pub fn refusal(&self, event: &Event<'_>, params: &GraphParams) -> Option<FoldOutcome> {
+        let event_id = low_half(event.event_id);
+        if self.ring.iter().any(|entry| entry.event_id() == event_id) {
+            return Some(FoldOutcome::Duplicate);
+        }
+        (event.time_ms < self.summary.last_ms.saturating_sub(params.late_limit_ms)).then_some(FoldOutcome::Late)
+    }
+
+    /// Recent lines, oldest first.
+    pub fn ring(&self) -> impl ExactSizeIterator<Item = RingEntry> + DoubleEndedIterator + Clone + '_ {
+        self.ring.iter().map(PackedEntry::unpack)
+    }
+
+    /// What left the ring.
+    pub fn settled(&self) -> Option<&Arc<Settled>> {
+        self.settled.as_ref()
     }
 
     /// Days with activity.
@@ -135,8 +197,128 @@ impl ViewGraph {
         &self.days
     }
 
-    /// Long-horizon aggregates.
-    pub fn totals(&self) -> &Totals {
-        &self.totals
+    /// Counters and instants.
+    pub fn summary(&self) -> &ViewSummary {
+        &self.summary
     }
+
+    /// All nodes, transitions and totals, those of recent events included. Costs microseconds: call it once a score.
+    pub fn expand(&self, params: &GraphParams) -> ExpandedView {
+        let entries: Vec<RingEntry> = self.ring().collect();
+        let nothing = Settled::default();
+        let settled = self.settled.as_deref().unwrap_or(&nothing);
+        let totals = self.totals();
+        ExpandedView {
+            nodes: merge_nodes(&settled.nodes, &entries, params),
+            edges: merge_edges(&settled.edges, &entries, params),
+            totals,
+        }
+    }
+
+    /// Long-horizon aggregates, those of recent events included. Walks the ring.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.settled.as_ref().map_or_else(Totals::default, |settled| settled.totals.clone());
+        for entry in self.ring() {
+            totals.add(&entry);
+        }
+        totals
+    }
+
+    /// Everything the view holds, in the plain form.
+    pub fn to_parts(&self) -> ViewParts {
+        ViewParts {
+            ring: self.ring().collect(),
+            settled: self.settled.clone(),
+            days: self.days.clone(),
+            summary: self.summary,
+        }
+    }
+
+    /// Rebuilds a view; the inverse of [`to_parts`](Self::to_parts).
+    pub fn from_parts(parts: ViewParts) -> Self {
+        debug_assert!(parts.ring.is_sorted_by_key(|entry| entry.time_s), "a ring is sorted by time");
+        Self {
+            ring: parts.ring.iter().map(PackedEntry::pack).collect(),
+            settled: parts.settled,
+            days: parts.days,
+            summary: parts.summary,
+        }
+    }
+
+    /// Heap and inline bytes of this view, free capacity included, without the allocator's own overhead.
+    pub fn byte_count(&self) -> usize {
+        let settled = self.settled.as_deref().map_or(0, |settled| {
+            size_of::<Settled>()
+                + settled.nodes.capacity() * size_of::<Node>()
+                + settled.edges.capacity() * size_of::<Edge>()
+        });
+        size_of::<Self>() + self.ring.capacity() * size_of::<PackedEntry>() + self.days.heap_byte_count() + settled
+    }
+
+    pub(super) fn packed_ring(&self) -> &[PackedEntry] {
+        &self.ring
+    }
+
+    fn summarize(&mut self, event: &Event<'_>, params: &GraphParams) {
+        let summary = &mut self.summary;
+        summary.first_ms = summary.first_ms.min(event.time_ms);
+        summary.last_ms = summary.last_ms.max(event.time_ms);
+        summary.event_count = summary.event_count.saturating_add(1);
+        if params.activity.contains(event.kind) {
+            summary.activity_count = summary.activity_count.saturating_add(1);
+            summary.last_activity_ms = summary.last_activity_ms.max(event.time_ms);
+            if self.days.set(day_of(event.time_ms)) {
+                summary.day_count = summary.day_count.saturating_add(1);
+            }
+        }
+    }
+
+    fn insert(&mut self, entry: &RingEntry, params: &GraphParams) {
+        if self.ring.len() >= params.ring_capacity {
+            self.spill(params);
+        }
+        if self.ring.len() == self.ring.capacity() {
+            // Not doubling: most users never get another event in this batch, and every byte is kept a user.
+            self.ring.reserve_exact((self.ring.len() / 8).max(COPY_ROOM));
+        }
+        let place = self.ring.iter().rposition(|known| known.time_s() <= entry.time_s).map_or(0, |before| before + 1);
+        self.ring.insert(place, PackedEntry::pack(entry));
+    }
+
+    /// Moves the oldest quarter of the ring into the settled part.
+    fn spill(&mut self, params: &GraphParams) {
+        let spill_count = (params.ring_capacity / 4).max(1).min(self.ring.len());
+        // The first line that stays ends the last transition that settles.
+        let seen = (spill_count + 1).min(self.ring.len());
+        let entries: Vec<RingEntry> = self.ring[..seen].iter().map(PackedEntry::unpack).collect();
+        let nothing = Settled::default();
+        let settled = self.settled.as_deref().unwrap_or(&nothing);
+        let mut totals = settled.totals.clone();
+        for entry in &entries[..spill_count] {
+            totals.add(entry);
+        }
+        let mut nodes = merge_nodes(&settled.nodes, &entries[..spill_count], params);
+        evict_nodes(&mut nodes, params);
+        nodes.shrink_to_fit();
+        let mut edges = merge_edges(&settled.edges, &entries, params);
+        evict_edges(&mut edges, params);
+        edges.shrink_to_fit();
+        self.settled = Some(Arc::new(Settled { nodes, edges, totals }));
+        self.ring.drain(..spill_count);
+    }
+}
+
+/// Whole seconds since the Unix epoch; times outside `u32` stick to its ends (the codec refuses them before).
+pub(super) fn seconds(time_ms: i64) -> u32 {
+    u32::try_from(time_ms.div_euclid(1_000).max(0)).unwrap_or(u32::MAX)
+}
+
+/// Days since the Unix epoch, UTC.
+pub fn day_of(time_ms: i64) -> i32 {
+    i32::try_from(time_ms.div_euclid(DAY_MS)).unwrap_or(if time_ms < 0 { i32::MIN } else { i32::MAX })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
+fn low_half(hash: u64) -> u32 {
+    hash as u32
 }

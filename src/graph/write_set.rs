@@ -1,0 +1,135 @@
+//! What one micro-batch changes in one partition, private until it is committed (TXN-2).
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    FoldOutcome, GraphParams, NameLookup, PartitionState, Progress, UserGraph,
+    hash::{NameHashBuilder, TextHashBuilder},
+};
+use crate::event::{Event, Name, NameHash, Offset, UserId, View};
+
+/// The new versions of touched users, the new names and the new positions of one partition. Dropping it undoes the batch.
+#[derive(Debug)]
+pub struct WriteSet {
+    users: Vec<(UserId, Arc<UserGraph>)>,
+    places: HashMap<UserId, usize, TextHashBuilder>,
+    names: HashMap<NameHash, Arc<str>, NameHashBuilder>,
+    progress: Progress,
+}
+
+impl WriteSet {
+    /// An empty write set on top of the committed `state`.
+    pub fn on(state: &PartitionState) -> Self {
+        Self {
+            users: Vec::new(),
+            places: HashMap::default(),
+            names: HashMap::default(),
+            progress: state.progress(),
+        }
+    }
+
+    /// Folds an event of the topic of `view` at `offset` and moves the position past it. A user's committed graph is
+    /// copied on first touch. `state` must be the one this write set stands on.
+    ///
+    /// The caller skips records that [`Progress::has_folded`] (POS-1).
+    pub fn fold(
+        &mut self,
+        state: &PartitionState,
+        view: View,
+        offset: Offset,
+        event: &Event<'_>,
+        params: &GraphParams,
+    ) -> FoldOutcome {
+        debug_assert_eq!(event.kind.view(), view, "a view is fed by its own topic only");
+        self.progress.note_record(view, offset);
+        let place = self.places.get(event.user.as_ref()).copied();
+        let committed = if place.is_none() { state.graphs.get_entry(event.user.as_ref()) } else { None };
+        let current = place.map(|place| &self.users[place].1).or(committed.as_ref().map(|(_, graph)| graph));
+        if let Some(refusal) = current.and_then(|graph| graph.view(view)?.refusal(event, params)) {
+            return refusal;
+        }
+        self.note_names(state, event);
+        let place = place.unwrap_or_else(|| self.add_user(event.user.as_ref(), committed));
+        let outcome = Arc::make_mut(&mut self.users[place].1).view_mut(view).fold_admitted(event, params);
+        self.progress.note_event(view, event.time_ms);
+        outcome
+    }
+
+    /// Moves the position past a record that is not folded (a dead letter).
+    pub fn skip(&mut self, view: View, offset: Offset) {
+        self.progress.note_record(view, offset);
+    }
+
+    /// Positions and event times after this batch.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Changed users with their new graphs, in order of first touch.
+    pub fn users(&self) -> &[(UserId, Arc<UserGraph>)] {
+        &self.users
+    }
+
+    /// The graph of `user` as this batch leaves it: changed or committed.
+    pub fn graph(&self, state: &PartitionState, user: &str) -> Option<Arc<UserGraph>> {
+        match self.places.get(user) {
+            Some(place) => Some(Arc::clone(&self.users[*place].1)),
+            None => state.graphs.get(user),
+        }
+    }
+
+    /// Looks names up among the new ones of this batch, then among the committed ones.
+    pub fn names<'a>(&'a self, state: &'a PartitionState) -> BatchNames<'a> {
+        BatchNames { write_set: self, state }
+    }
+
+    /// Makes the new versions visible. Only after the commit returned success (TXN-2).
+    pub fn publish(self, state: &PartitionState) {
+        debug_assert!(
+            state.progress().next_offsets.at_or_before(&self.progress.next_offsets),
+            "positions never go back"
+        );
+        // Names first: a reader that sees a graph must find its texts.
+        for (name, text) in self.names {
+            state.names.insert(name, text);
+        }
+        for (user, graph) in self.users {
+            state.graphs.insert(user, graph);
+        }
+        state.set_progress(self.progress);
+    }
+
+    fn add_user(&mut self, user: &str, committed: Option<(UserId, Arc<UserGraph>)>) -> usize {
+        let (user, graph) = committed.unwrap_or_else(|| (UserId::new(user), Arc::default()));
+        let place = self.users.len();
+        self.places.insert(user.clone(), place);
+        self.users.push((user, graph));
+        place
+    }
+
+    fn note_names(&mut self, state: &PartitionState, event: &Event<'_>) {
+        let lines = event.lines.iter().flat_map(|line| line.item.iter().chain(&line.category));
+        for name in lines.chain(&event.query) {
+            self.note_name(state, name);
+        }
+    }
+
+    fn note_name(&mut self, state: &PartitionState, name: &Name<'_>) {
+        if !state.names.contains(name.hash) {
+            self.names.entry(name.hash).or_insert_with(|| Arc::from(name.text.as_ref()));
+        }
+    }
+}
+
+/// Names as one batch sees them. See [`WriteSet::names`].
+#[derive(Debug, Clone, Copy)]
+pub struct BatchNames<'a> {
+    write_set: &'a WriteSet,
+    state: &'a PartitionState,
+}
+
+impl NameLookup for BatchNames<'_> {
+    fn text(&self, name: NameHash) -> Option<Arc<str>> {
+        self.write_set.names.get(&name).cloned().or_else(|| self.state.names.text(name))
+    }
+}
