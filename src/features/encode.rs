@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     event::{DAY_MS, View},
-    graph::UserGraph,
+    graph::{ExpandedGraph, GraphParams, UserGraph},
 };
 
 /// Context values: hour (2), weekday (7), day of the month by its 30.44-day cycle (2), day of the year (2).
@@ -52,12 +52,14 @@ impl EncodedUser {
 pub struct Encoder {
     spec: FeatureSpec,
     decay: DecayTables,
+    graph: GraphParams,
 }
 
 impl Encoder {
     /// An encoder for `spec`.
     pub fn new(spec: FeatureSpec) -> Self {
-        Self { spec, decay: DecayTables::new() }
+        let graph = spec.settings.graph_params();
+        Self { spec, decay: DecayTables::new(), graph }
     }
 
     /// The specification.
@@ -67,7 +69,8 @@ impl Encoder {
 
     /// Encodes `graph` as of `as_of_ms`, which must be at or after every event in it.
     pub fn encode(&self, graph: &UserGraph, as_of_ms: i64) -> EncodedUser {
-        let raw = self.raw(graph, as_of_ms);
+        let graph = &graph.expand(&self.graph);
+        let raw = self.raw_of(graph, as_of_ms);
         let transformed = self.spec.features().iter().zip(&raw).map(|(feature, value)| feature.knots.apply(*value));
         // A feature never seen in training is missing even when this user has it.
         let (features, raw) = transformed
@@ -89,6 +92,10 @@ impl Encoder {
 
     /// The raw user features alone, NaN where missing: what the quantile knots are fitted on.
     pub fn raw(&self, graph: &UserGraph, as_of_ms: i64) -> Vec<f32> {
+        self.raw_of(&graph.expand(&self.graph), as_of_ms)
+    }
+
+    fn raw_of(&self, graph: &ExpandedGraph, as_of_ms: i64) -> Vec<f32> {
         let mut row = Row::with_capacity(self.spec.features().len());
         put_all(&mut row, graph, as_of_ms, &self.spec, &self.decay);
         row.into_values()
@@ -99,11 +106,11 @@ impl Encoder {
 pub(super) fn describe(settings: &FeatureSettings) -> Vec<FeatureInfo> {
     let spec = FeatureSpec::empty(settings.clone());
     let mut row = Row::describing();
-    put_all(&mut row, &UserGraph::default(), 0, &spec, &DecayTables::new());
+    put_all(&mut row, &ExpandedGraph::default(), 0, &spec, &DecayTables::new());
     row.into_infos()
 }
 
-fn put_all(row: &mut Row, graph: &UserGraph, as_of_ms: i64, spec: &FeatureSpec, decay: &DecayTables) {
+fn put_all(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64, spec: &FeatureSpec, decay: &DecayTables) {
     let settings = &spec.settings;
     let activity = rhythm_of(graph, &View::ALL, as_of_ms);
     rhythm::put(row, "activity", activity.as_ref(), settings, decay);
@@ -120,18 +127,18 @@ fn put_all(row: &mut Row, graph: &UserGraph, as_of_ms: i64, spec: &FeatureSpec, 
 }
 
 /// The active days of `views` together.
-fn rhythm_of(graph: &UserGraph, views: &[View], as_of_ms: i64) -> Option<Rhythm> {
+fn rhythm_of(graph: &ExpandedGraph, views: &[View], as_of_ms: i64) -> Option<Rhythm> {
     let mut days = Vec::with_capacity(64);
     let (mut day_count, mut first_ms, mut last_ms) = (0, i64::MAX, i64::MIN);
     for view in views.iter().filter_map(|view| graph.view(*view)) {
-        let totals = view.totals();
-        if totals.day_count == 0 {
+        let summary = view.summary();
+        if summary.day_count == 0 {
             continue;
         }
         days.extend(view.days().iter());
-        day_count = day_count.max(totals.day_count);
-        first_ms = first_ms.min(totals.first_ms);
-        last_ms = last_ms.max(totals.last_ms);
+        day_count = day_count.max(summary.day_count);
+        first_ms = first_ms.min(summary.first_ms);
+        last_ms = last_ms.max(summary.last_ms);
     }
     Rhythm::new(days, day_count, first_ms, last_ms, as_of_ms)
 }

@@ -5,11 +5,11 @@
 use super::{FeatureSettings, row::Row};
 use crate::{
     event::{NameKind, View},
-    graph::{Node, UserGraph},
+    graph::{Node, ExpandedGraph},
 };
 
 /// Appends the features of every view's node table.
-pub(super) fn put(row: &mut Row, graph: &UserGraph, settings: &FeatureSettings, as_of_ms: i64) {
+pub(super) fn put(row: &mut Row, graph: &ExpandedGraph, settings: &FeatureSettings, as_of_ms: i64) {
     let now_s = (as_of_ms / 1_000) as f64;
     for view in View::ALL {
         let nodes = graph.view(view).map(|graph| graph.nodes());

@@ -5,16 +5,16 @@
 use super::row::Row;
 use crate::{
     event::{DAY_MS, EventKind, View},
-    graph::{Totals, UserGraph},
+    graph::{ExpandedGraph, Totals, ViewSummary},
 };
 
 /// Windows over the weekly histories.
 const WINDOWS_WEEKS: [usize; 5] = [1, 2, 4, 8, 16];
 
 /// Appends all features of this file.
-pub(super) fn put(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
+pub(super) fn put(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64) {
     for view in View::ALL {
-        put_counts(row, view, graph.view(view).map(|graph| graph.totals()), as_of_ms);
+        put_counts(row, view, graph.view(view).map(|graph| (graph.totals(), graph.summary())), as_of_ms);
     }
     put_spend(row, graph, as_of_ms);
     put_kinds(row, graph);
@@ -23,13 +23,14 @@ pub(super) fn put(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
     put_sessions(row, graph, as_of_ms);
 }
 
-fn put_counts(row: &mut Row, view: View, totals: Option<&Totals>, as_of_ms: i64) {
+fn put_counts(row: &mut Row, view: View, known: Option<(&Totals, &ViewSummary)>, as_of_ms: i64) {
+    let totals = known.map(|(totals, _)| totals);
     let name = view.name();
     row.put(format_args!("{name}_events_ever"), "events", totals.map(|totals| totals.event_count as f64));
     row.put(
         format_args!("{name}_events_per_active_day"),
         "events",
-        totals.map(|totals| totals.event_count as f64 / f64::from(totals.day_count.max(1))),
+        known.map(|(totals, summary)| totals.event_count as f64 / f64::from(summary.day_count.max(1))),
     );
     row.put(
         format_args!("{name}_lines_per_event"),
@@ -42,7 +43,7 @@ fn put_counts(row: &mut Row, view: View, totals: Option<&Totals>, as_of_ms: i64)
     }
 }
 
-fn put_spend(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
+fn put_spend(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64) {
     let view = graph.view(View::Purchase).filter(|view| view.totals().value_minor > 0);
     let totals = view.map(|view| view.totals());
     let spend = |from: usize, through: usize| {
@@ -57,7 +58,8 @@ fn put_spend(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
     };
     row.put(format_args!("spend_trend_4w"), "log ratio", trend(4));
     row.put(format_args!("spend_trend_8w"), "log ratio", trend(8));
-    let mean_day = totals.map(|totals| totals.value_minor as f64 / f64::from(totals.day_count.max(1)));
+    let mean_day =
+        view.map(|view| view.totals().value_minor as f64 / f64::from(view.summary().day_count.max(1)));
     row.put(format_args!("spend_per_active_day"), "minor units", mean_day);
     // The basket is what was bought on the day of the newest purchase: senders differ in how they cut orders.
     let last_day = view.map(|view| {
@@ -80,7 +82,7 @@ fn put_spend(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
     );
 }
 
-fn put_kinds(row: &mut Row, graph: &UserGraph) {
+fn put_kinds(row: &mut Row, graph: &ExpandedGraph) {
     let mut counts = [0.0; EventKind::ALL.len()];
     for view in View::ALL.into_iter().filter_map(|view| graph.view(view)) {
         for (sum, count) in counts.iter_mut().zip(view.totals().kind_count) {
@@ -94,7 +96,7 @@ fn put_kinds(row: &mut Row, graph: &UserGraph) {
 }
 
 /// When in the week and day the user is active, and how much of their week lies right ahead.
-fn put_calendar(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
+fn put_calendar(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64) {
     let (mut weekdays, mut dayparts) = ([0.0; 7], [0.0; 4]);
     for view in View::ALL.into_iter().filter_map(|view| graph.view(view)) {
         let totals = view.totals();
@@ -119,7 +121,7 @@ fn put_calendar(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
 }
 
 /// What the user did after the newest purchase: interest that was not met.
-fn put_since_purchase(row: &mut Row, graph: &UserGraph) {
+fn put_since_purchase(row: &mut Row, graph: &ExpandedGraph) {
     let bought_s = graph.view(View::Purchase).and_then(|view| view.ring().last()).map_or(0, |entry| entry.time_s);
     let count = |view: View, kinds: &[EventKind]| {
         graph.view(view).map(|view| {
@@ -136,7 +138,7 @@ fn put_since_purchase(row: &mut Row, graph: &UserGraph) {
 }
 
 /// Sessions by silence: how long the newest one was and how many there were lately.
-fn put_sessions(row: &mut Row, graph: &UserGraph, as_of_ms: i64) {
+fn put_sessions(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64) {
     let mut times: Vec<i64> = View::ALL
         .into_iter()
         .filter_map(|view| graph.view(view))

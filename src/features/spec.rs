@@ -55,6 +55,16 @@ impl FeatureSettings {
         }
     }
 
+    /// Parameters to expand graphs with: the half-lives they were folded with.
+    pub fn graph_params(&self) -> GraphParams {
+        GraphParams {
+            half_life_short_days: self.half_life_short_days,
+            half_life_long_days: self.half_life_long_days,
+            activity: self.activity_set(),
+            ..GraphParams::default()
+        }
+    }
+
     /// The label horizons, by the name used in feature names.
     pub fn horizons(&self) -> [(&'static str, i32); 2] {
         [("churn", self.churn_days), ("purchase", self.purchase_days)]

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     event::{EventKind, NameHash, NameKind, View},
-    graph::{Node, RingEntry, UserGraph},
+    graph::{Node, RingEntry, ExpandedGraph},
 };
 
 /// Node kinds: view × name kind.
@@ -91,7 +91,7 @@ pub struct EventToken {
 
 /// The most useful nodes over all views, most useful first; ties by view and hash, so the choice is deterministic.
 pub(super) fn nodes(
-    graph: &UserGraph,
+    graph: &ExpandedGraph,
     settings: &FeatureSettings,
     vocabulary: &ItemVocabulary,
     as_of_ms: i64,
@@ -177,17 +177,16 @@ pub(super) fn events(
     let now_s = as_of_ms / 1_000;
     let mut newer_s = now_s;
     let take = merged.iter().rev().take(settings.sequence_capacity);
-    take.map(|(view, entry)| {
+    take.map(|(_, entry)| {
         let time_s = i64::from(entry.time_s);
         let log_hours = |seconds: i64| (seconds.max(0) as f32 / 3_600.0).ln_1p() * 0.2;
         let numbers =
             [log_hours(now_s - time_s), log_hours(newer_s - time_s), (entry.value_minor as f32).ln_1p() * 0.1];
         newer_s = time_s;
-        let name_kind = if *view == View::Search { NameKind::Query } else { NameKind::Item };
         EventToken {
-            name_low: entry.name,
+            name_low: entry.name.map_or(0, low),
             time_s: entry.time_s,
-            item_row: vocabulary.row_of_low(name_kind, entry.name),
+            item_row: vocabulary.row_of_low(entry.name_kind(), entry.name.map_or(0, low)),
             kind: entry.kind,
             numbers,
         }
@@ -196,7 +195,7 @@ pub(super) fn events(
 }
 
 /// Recent events of all views by time; ties by view, then by their order in the ring. At most `limit`, the newest.
-pub(super) fn merged_rings(graph: &UserGraph, limit: usize) -> Vec<(View, RingEntry)> {
+pub(super) fn merged_rings(graph: &ExpandedGraph, limit: usize) -> Vec<(View, RingEntry)> {
     let mut merged = Vec::with_capacity(limit * View::COUNT);
     for view in View::ALL {
         if let Some(view_graph) = graph.view(view) {
@@ -211,23 +210,24 @@ pub(super) fn merged_rings(graph: &UserGraph, limit: usize) -> Vec<(View, RingEn
 
 /// Edges between the chosen nodes, most telling kinds first; at most one a pair of nodes.
 pub(super) fn edges(
-    graph: &UserGraph,
+    graph: &ExpandedGraph,
     nodes: &[NodeToken],
     merged: &[(View, RingEntry)],
     settings: &FeatureSettings,
 ) -> Vec<EdgeToken> {
     let mut edges = Edges { kept: Vec::new(), taken: vec![false; nodes.len() * nodes.len()], width: nodes.len() };
-    let place = |view: View, name_low: u32| {
+    let place = |view: View, name: NameHash| {
         nodes.iter().position(|node| {
             node.view == view
-                && low(node.name) == name_low
+                && node.name == name
                 && node.kind % NameKind::ALL.len() as u8 != NameKind::Category as u8
         })
     };
     for pair in merged.windows(2).rev() {
         let [(from_view, from), (to_view, to)] = pair else { continue };
         let gap_s = to.time_s.saturating_sub(from.time_s);
-        if from_view == to_view || gap_s > 86_400 || from.name == 0 || to.name == 0 {
+        let Some((from_name, to_name)) = from.name.zip(to.name) else { continue };
+        if from_view == to_view || gap_s > 86_400 {
             continue;
         }
         let kind = match (from_view, to_view) {
@@ -236,14 +236,14 @@ pub(super) fn edges(
             (View::Search, View::Purchase) => EDGE_TO_PURCHASE + 1,
             _ => EDGE_ACROSS_OTHER,
         };
-        if let Some((from, to)) = place(*from_view, from.name).zip(place(*to_view, to.name)) {
+        if let Some((from, to)) = place(*from_view, from_name).zip(place(*to_view, to_name)) {
             edges.add(from, to, kind, gap_bucket(u64::from(gap_s).max(1).ilog2()), 1);
         }
     }
     for view in View::ALL {
         for edge in graph.view(view).map_or(&[][..], |view| view.edges()) {
             if let Some((from, to)) = place(view, edge.from).zip(place(view, edge.to)) {
-                edges.add(from, to, EDGE_WITHIN_VIEW + view as u8, gap_bucket(u32::from(edge.gap_bucket)), edge.count);
+                edges.add(from, to, EDGE_WITHIN_VIEW + view as u8, gap_bucket(u32::from(edge.gap_bucket).saturating_sub(1)), edge.count);
             }
         }
     }

@@ -30,6 +30,6 @@ pub use store::GraphStore;
 pub use table::{Edge, Node, gap_bucket};
 pub use timeline::{CrossEdge, CrossKind, TimelineEntry, cross_edges};
 pub use totals::{Totals, WEEKS};
-pub use user::UserGraph;
+pub use user::{ExpandedGraph, UserGraph};
 pub use view::{ExpandedView, FoldOutcome, Settled, ViewGraph, ViewParts, ViewSummary, day_of};
 pub use write_set::{BatchNames, WriteSet};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{DayBits, ViewGraph, ViewSummary};
+use super::{DayBits, ExpandedView, GraphParams, ViewGraph, ViewSummary};
 use crate::event::View;
 
 /// The behaviour graph of one user. Views are shared between versions until they change.
@@ -84,6 +84,11 @@ impl UserGraph {
         self.view(View::Purchase).map_or(0, |view| view.totals().value_minor)
     }
 
+    /// All views as readers want them. Costs microseconds: call it once a score.
+    pub fn expand(&self, params: &GraphParams) -> ExpandedGraph {
+        ExpandedGraph { views: View::ALL.map(|view| Some(self.view(view)?.expand(params))) }
+    }
+
     /// Heap and inline bytes, free capacity included, without the allocator's own overhead.
     pub fn byte_count(&self) -> usize {
         const ARC_COUNTERS: usize = 2 * size_of::<usize>();
@@ -93,5 +98,18 @@ impl UserGraph {
 
     fn summaries(&self) -> impl Iterator<Item = &ViewSummary> {
         self.views.iter().flatten().map(|view| view.summary())
+    }
+}
+
+/// All views of one user as readers want them. See [`UserGraph::expand`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ExpandedGraph {
+    views: [Option<ExpandedView>; View::COUNT],
+}
+
+impl ExpandedGraph {
+    /// The view, if any of its events was folded.
+    pub fn view(&self, view: View) -> Option<&ExpandedView> {
+        self.views[view.index()].as_ref()
     }
 }

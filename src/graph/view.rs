@@ -37,18 +37,48 @@ pub struct Settled {
     pub totals: Totals,
 }
 
-/// All nodes, transitions and totals of a view, those of recent events included.
+/// A view as readers want it: all nodes, transitions and totals, those of recent events included.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ExpandedView {
-    /// Nodes, sorted by kind and hash; at most the capacities plus what the ring holds.
-    pub nodes: Vec<Node>,
-    /// Transitions, sorted by their ends; at most the capacity plus what the ring holds.
-    pub edges: Vec<Edge>,
-    /// Long-horizon aggregates.
-    pub totals: Totals,
+    ring: Vec<RingEntry>,
+    nodes: Vec<Node>,
+    edges: Vec<Edge>,
+    totals: Totals,
+    days: DayBits,
+    summary: ViewSummary,
 }
 
 impl ExpandedView {
+    /// Recent lines, oldest first.
+    pub fn ring(&self) -> &[RingEntry] {
+        &self.ring
+    }
+
+    /// Nodes, sorted by kind and hash; at most the capacities plus what the ring holds.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Transitions, sorted by their ends; at most the capacity plus what the ring holds.
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
+    /// Long-horizon aggregates.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Days with activity.
+    pub fn days(&self) -> &DayBits {
+        &self.days
+    }
+
+    /// Counters and instants.
+    pub fn summary(&self) -> &ViewSummary {
+        &self.summary
+    }
+
     /// The node of this kind and name.
     pub fn node(&self, kind: NameKind, name: NameHash) -> Option<&Node> {
         let place = self.nodes.binary_search_by_key(&(kind, name), |node| (node.kind, node.name)).ok()?;
@@ -202,16 +232,18 @@ impl ViewGraph {
         &self.summary
     }
 
-    /// All nodes, transitions and totals, those of recent events included. Costs microseconds: call it once a score.
+    /// The view with all nodes, transitions and totals. Costs microseconds: call it once a score.
     pub fn expand(&self, params: &GraphParams) -> ExpandedView {
-        let entries: Vec<RingEntry> = self.ring().collect();
+        let ring: Vec<RingEntry> = self.ring().collect();
         let nothing = Settled::default();
         let settled = self.settled.as_deref().unwrap_or(&nothing);
-        let totals = self.totals();
         ExpandedView {
-            nodes: merge_nodes(&settled.nodes, &entries, params),
-            edges: merge_edges(&settled.edges, &entries, params),
-            totals,
+            nodes: merge_nodes(&settled.nodes, &ring, params),
+            edges: merge_edges(&settled.edges, &ring, params),
+            totals: self.totals(),
+            days: self.days.clone(),
+            summary: self.summary,
+            ring,
         }
     }
 
