@@ -5,7 +5,7 @@
 use super::{FeatureSettings, row::Row};
 use crate::{
     event::{NameKind, View},
-    graph::{Node, ExpandedGraph},
+    graph::{ExpandedGraph, Node},
 };
 
 /// Appends the features of every view's node table.

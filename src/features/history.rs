@@ -58,8 +58,7 @@ fn put_spend(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64) {
     };
     row.put(format_args!("spend_trend_4w"), "log ratio", trend(4));
     row.put(format_args!("spend_trend_8w"), "log ratio", trend(8));
-    let mean_day =
-        view.map(|view| view.totals().value_minor as f64 / f64::from(view.summary().day_count.max(1)));
+    let mean_day = view.map(|view| view.totals().value_minor as f64 / f64::from(view.summary().day_count.max(1)));
     row.put(format_args!("spend_per_active_day"), "minor units", mean_day);
     // The basket is what was bought on the day of the newest purchase: senders differ in how they cut orders.
     let last_day = view.map(|view| {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     event::{EventKind, NameHash, NameKind, View},
-    graph::{Node, RingEntry, ExpandedGraph},
+    graph::{ExpandedGraph, Node, RingEntry},
 };
 
 /// Node kinds: view × name kind.
@@ -218,9 +218,7 @@ pub(super) fn edges(
     let mut edges = Edges { kept: Vec::new(), taken: vec![false; nodes.len() * nodes.len()], width: nodes.len() };
     let place = |view: View, name: NameHash| {
         nodes.iter().position(|node| {
-            node.view == view
-                && node.name == name
-                && node.kind % NameKind::ALL.len() as u8 != NameKind::Category as u8
+            node.view == view && node.name == name && node.kind % NameKind::ALL.len() as u8 != NameKind::Category as u8
         })
     };
     for pair in merged.windows(2).rev() {
@@ -243,7 +241,13 @@ pub(super) fn edges(
     for view in View::ALL {
         for edge in graph.view(view).map_or(&[][..], |view| view.edges()) {
             if let Some((from, to)) = place(view, edge.from).zip(place(view, edge.to)) {
-                edges.add(from, to, EDGE_WITHIN_VIEW + view as u8, gap_bucket(u32::from(edge.gap_bucket).saturating_sub(1)), edge.count);
+                edges.add(
+                    from,
+                    to,
+                    EDGE_WITHIN_VIEW + view as u8,
+                    gap_bucket(u32::from(edge.gap_bucket).saturating_sub(1)),
+                    edge.count,
+                );
             }
         }
     }

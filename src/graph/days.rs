@@ -73,11 +73,8 @@ impl DayBits {
     /// The days of either.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        let (mut newer, older) = if self.newest_day() >= other.newest_day() {
-            (self.clone(), other)
-        } else {
-            (other.clone(), self)
-        };
+        let (mut newer, older) =
+            if self.newest_day() >= other.newest_day() { (self.clone(), other) } else { (other.clone(), self) };
         let Some(older_newest) = older.newest_day() else { return newer };
         let mut shifted = older.clone();
         shifted.shift(newer.newest_day.saturating_sub(older_newest));
@@ -94,9 +91,7 @@ impl DayBits {
     /// Whether `day` is active.
     pub fn contains(&self, day: i32) -> bool {
         let age = self.newest_day.saturating_sub(day);
-        usize::try_from(age).is_ok_and(|age| {
-            self.words.get(age / 64).is_some_and(|word| word >> (age % 64) & 1 == 1)
-        })
+        usize::try_from(age).is_ok_and(|age| self.words.get(age / 64).is_some_and(|word| word >> (age % 64) & 1 == 1))
     }
 
     /// Number of active days.

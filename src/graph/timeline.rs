@@ -128,11 +128,7 @@ pub fn cross_edges(timeline: &[TimelineEntry], params: &GraphParams) -> Vec<Cros
 
 /// The newest of `earlier` with the item of `entry` and one of `kinds`, not past an earlier purchase of the item: what
 /// led to that one does not lead to this one as well.
-fn newest_same_item<'a>(
-    earlier: &'a [TimelineEntry],
-    entry: &RingEntry,
-    kinds: &[EventKind],
-) -> Option<&'a RingEntry> {
+fn newest_same_item<'a>(earlier: &'a [TimelineEntry], entry: &RingEntry, kinds: &[EventKind]) -> Option<&'a RingEntry> {
     let item = entry.name?;
     earlier
         .iter()

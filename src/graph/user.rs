@@ -54,7 +54,10 @@ impl UserGraph {
 
     /// The newest event of any view whose kind counts as activity.
     pub fn last_activity_ms(&self) -> Option<i64> {
-        self.summaries().map(|summary| summary.last_activity_ms).max().filter(|time_ms| *time_ms != ViewSummary::NEVER_MS)
+        self.summaries()
+            .map(|summary| summary.last_activity_ms)
+            .max()
+            .filter(|time_ms| *time_ms != ViewSummary::NEVER_MS)
     }
 
     /// Days with activity in any view.

@@ -20,12 +20,7 @@ pub struct WriteSet {
 impl WriteSet {
     /// An empty write set on top of the committed `state`.
     pub fn on(state: &PartitionState) -> Self {
-        Self {
-            users: Vec::new(),
-            places: HashMap::default(),
-            names: HashMap::default(),
-            progress: state.progress(),
-        }
+        Self { users: Vec::new(), places: HashMap::default(), names: HashMap::default(), progress: state.progress() }
     }
 
     /// Folds an event of the topic of `view` at `offset` and moves the position past it. A user's committed graph is
