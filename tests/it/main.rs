@@ -3,4 +3,5 @@
 mod architecture;
 mod cli;
 mod events;
+mod kafka;
 mod reference;

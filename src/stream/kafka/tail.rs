@@ -1,16 +1,16 @@
 //! Following the outputs: the command `tail`, and tests that read what was committed.
 
-use std::time::Duration;
-
 use rdkafka::{
     Message, Offset as KafkaOffset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
-    message::Headers,
+    message::{BorrowedMessage, Headers},
 };
+use tracing::debug;
 
 use super::{
     client::{Watch, reader_config},
+    deadline::Deadline,
     error::{explain, fatal, heals_by_itself, request_error},
     params::KafkaParams,
     reader::{Place, watermarks},
@@ -82,19 +82,23 @@ impl OutputTail {
 
     /// The next record, or `None` when nothing came within `wait_ms`.
     pub fn next_blocking(&self, wait_ms: u64) -> Result<Option<TailRecord>, LogError> {
-        match self.consumer.poll(Duration::from_millis(wait_ms)) {
-            Some(Ok(message)) => Ok(self.output_named(message.topic()).map(|topic| TailRecord {
-                topic,
-                partition: PartitionId(message.partition()),
-                offset: Offset(message.offset()),
-                timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-                key: message.key().unwrap_or_default().to_vec(),
-                payload: message.payload().map(<[u8]>::to_vec),
-                headers: message.headers().map(read_headers).unwrap_or_default(),
-            })),
-            None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(None),
-            Some(Err(error)) if error.rdkafka_error_code().is_some_and(heals_by_itself) => Ok(None),
-            Some(Err(error)) => Err(request_error("reading outputs", &error)),
+        let deadline = Deadline::after_ms(wait_ms);
+        loop {
+            match self.consumer.poll(deadline.remaining()) {
+                Some(Ok(message)) => {
+                    if let Some(topic) = self.output_named(message.topic()) {
+                        return Ok(Some(tail_record(topic, &message)));
+                    }
+                }
+                None | Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) if error.rdkafka_error_code().is_some_and(heals_by_itself) => {
+                    debug!(%error, "tail consumer reports");
+                }
+                Some(Err(error)) => return Err(request_error("reading outputs", &error)),
+            }
+            if deadline.has_passed() {
+                return Ok(None);
+            }
         }
     }
 
@@ -110,6 +114,18 @@ impl OutputTail {
 
     fn output_named(&self, name: &str) -> Option<OutputTopic> {
         self.topics.iter().copied().find(|topic| self.params.topics.output(*topic) == name)
+    }
+}
+
+fn tail_record(topic: OutputTopic, message: &BorrowedMessage<'_>) -> TailRecord {
+    TailRecord {
+        topic,
+        partition: PartitionId(message.partition()),
+        offset: Offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().unwrap_or_default().to_vec(),
+        payload: message.payload().map(<[u8]>::to_vec),
+        headers: message.headers().map(read_headers).unwrap_or_default(),
     }
 }
 

@@ -9,6 +9,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
     util::Timeout,
 };
+use tracing::debug;
 
 use super::{
     client::{Report, Watch, admin_config},
@@ -72,14 +73,40 @@ pub fn create_topics(params: &KafkaParams, plan: &TopicPlan) -> Result<Vec<Creat
     let options = AdminOptions::new().request_timeout(Some(wait)).operation_timeout(Some(wait));
     let results =
         runtime.block_on(admin.create_topics(&topics, &options)).map_err(|error| request_error(action, &error))?;
-    results
+    let created = results
         .into_iter()
         .map(|result| match result {
             Ok(name) => Ok(CreatedTopic { name, is_new: true }),
             Err((name, RDKafkaErrorCode::TopicAlreadyExists)) => Ok(CreatedTopic { name, is_new: false }),
             Err((name, code)) => Err(request_error(format!("creating topic `{name}`"), &KafkaError::AdminOp(code))),
         })
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    await_topics(params, &created)?;
+    Ok(created)
+}
+
+/// Waits until the brokers tell of the topics: they hear of new ones a moment after the controller made them.
+fn await_topics(params: &KafkaParams, created: &[CreatedTopic]) -> Result<(), LogError> {
+    let consumer = asking_consumer(params)?;
+    let deadline = Deadline::after_ms(u64::from(params.timeouts.start_ms));
+    for topic in created {
+        while partition_count(&consumer, &topic.name, params)? == 0 {
+            if deadline.has_passed() {
+                return Err(fatal(format!("waiting for topic `{}`", topic.name), "it was made but is still unknown"));
+            }
+            // Serves events while waiting.
+            if let Some(Err(error)) = consumer.poll(Duration::from_millis(10)) {
+                debug!(%error, "kafka client reports");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn asking_consumer(params: &KafkaParams) -> Result<BaseConsumer<Watch>, LogError> {
+    admin_config(params, &format!("{}-check", params.group))
+        .create_with_context(Watch::default())
+        .map_err(|error| request_error("connecting to kafka", &error))
 }
 
 /// `scores` keeps the newest value of each user: it is where alert state is restored from.
@@ -97,9 +124,7 @@ fn compacted(topic: NewTopic<'_>) -> NewTopic<'_> {
 
 /// Checks that all topics exist with one partition count, and returns it.
 pub fn check_topics(params: &KafkaParams) -> Result<i32, LogError> {
-    let consumer: BaseConsumer<Watch> = admin_config(params, &format!("{}-check", params.group))
-        .create_with_context(Watch::default())
-        .map_err(|error| request_error("connecting to kafka", &error))?;
+    let consumer = asking_consumer(params)?;
     let mut counts = BTreeMap::new();
     let inputs = View::ALL.map(|view| params.topics.input(view));
     let outputs = OutputTopic::ALL.map(|topic| params.topics.output(topic));
@@ -161,7 +186,8 @@ fn partition_count(consumer: &BaseConsumer<Watch>, topic: &str, params: &KafkaPa
 
 fn last_report(consumer: &BaseConsumer<Watch>) -> Option<Report> {
     // Serves the events that wait; there are no records, nothing is assigned.
-    while consumer.poll(Duration::ZERO).is_some() {}
+    // (A poll of zero would stop at the first log line.)
+    while consumer.poll(Duration::from_millis(1)).is_some() {}
     consumer.context().take_last_error()
 }
 

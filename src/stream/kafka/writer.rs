@@ -173,8 +173,8 @@ impl Writer {
         loop {
             // Fresh each time: it carries the group's generation, by which a member that was thrown out is refused.
             let group = consumer.group_metadata().ok_or_else(|| fatal(action, "the consumer has no group"))?;
-            let attempt = deadline.remaining_at_most(u64::from(self.params.timeouts.commit_attempt_ms));
-            let Err(error) = self.producer.send_offsets_to_transaction(offsets, &group, attempt) else {
+            // One long attempt: unlike a commit, this call cannot be resumed after a timeout.
+            let Err(error) = self.producer.send_offsets_to_transaction(offsets, &group, deadline.remaining()) else {
                 return Ok(());
             };
             match transaction_disposition(&error) {
@@ -190,6 +190,9 @@ impl Writer {
         let deadline = Deadline::after_ms(u64::from(self.params.timeouts.commit_resolve_ms));
         loop {
             let Err(error) = self.producer.abort_transaction(deadline.remaining_at_most(ABORT_ATTEMPT_MS)) else {
+                // The records thrown away are reported as failures; they are this transaction's, not the next one's.
+                self.producer.poll(Duration::ZERO);
+                drop(self.producer.context().take_failure());
                 return Ok(());
             };
             if transaction_disposition(&error) != Disposition::Retry || deadline.has_passed() {
