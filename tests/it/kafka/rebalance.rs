@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use undercurrent::{
     event::PartitionId,
-    stream::{Disposition, OutputTopic, Polled, RecordBatch, Sink, Source, kafka::KafkaLog},
+    stream::{Disposition, OutputTopic, Polled, RecordBatch, Sink, Source, kafka::KafkaLog, partitioner::partition_of},
 };
 
 use super::{
@@ -56,7 +56,10 @@ fn a_second_instance_takes_half_and_gives_it_back() {
         let committed = second.committed_blocking(*partition).unwrap();
         second.start_at(*partition, committed).unwrap();
     }
-    let records = collect(&mut second, 300);
+    let theirs =
+        (0..100).filter(|index| second_owned.contains(&partition_of(format!("u{}", index % 50).as_bytes(), 4))).count();
+    let records = collect(&mut second, theirs * 3);
+    assert_eq!(records.len(), theirs * 3);
     assert!(records.iter().all(|(origin, _)| second_owned.contains(&origin.partition)));
     advance(&mut positions, &records);
     second.commit_blocking(&commit(vec![], &positions)).unwrap();
