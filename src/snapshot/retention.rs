@@ -1,0 +1,92 @@
+//! Which snapshots stay: the newest bases with all that builds on them, and some older ones, spaced in event time, for
+//! training.
+
+use std::collections::HashSet;
+
+use super::{Listed, Manifest, SnapshotError, SnapshotId, SnapshotKind, Snapshots};
+use crate::event::{DAY_MS, PartitionId};
+
+/// What to keep of each partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Newest bases kept, with their deltas. At least 1; 2 leaves one to fall back to.
+    pub keep_bases: usize,
+    /// Further bases kept for training, newest first.
+    pub keep_spaced: usize,
+    /// Least event time between two bases kept for training, milliseconds.
+    pub spacing_ms: i64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { keep_bases: 2, keep_spaced: 16, spacing_ms: 7 * DAY_MS }
+    }
+}
+
+impl Retention {
+    /// The ids to keep among `manifests` of one partition, given oldest first.
+    fn kept(&self, manifests: &[Manifest]) -> HashSet<SnapshotId> {
+        let bases = manifests.iter().rev().filter(|manifest| manifest.kind == SnapshotKind::Base);
+        let recent: HashSet<&SnapshotId> = bases.clone().take(self.keep_bases.max(1)).map(|base| &base.id).collect();
+        let mut kept: HashSet<SnapshotId> = manifests
+            .iter()
+            .filter(|manifest| recent.contains(&manifest.base))
+            .map(|manifest| manifest.id.clone())
+            .collect();
+        let mut newer_ms = i64::MAX;
+        let mut left = self.keep_spaced;
+        for base in bases {
+            let Some(watermark_ms) = base.watermark_ms else { continue };
+            if recent.contains(&base.id) {
+                newer_ms = newer_ms.min(watermark_ms);
+            } else if left > 0 && newer_ms.saturating_sub(watermark_ms) >= self.spacing_ms {
+                kept.insert(base.id.clone());
+                newer_ms = watermark_ms;
+                left -= 1;
+            }
+        }
+        kept
+    }
+}
+
+impl Snapshots {
+    /// Deletes the snapshots of `partition` that the retention does not keep, and files that no manifest names and that
+    /// are older than the newest snapshot (an interrupted write left them). Returns how many snapshots went.
+    ///
+    /// Manifests go first: a crash in between leaves files without a manifest, never a manifest without its files. A
+    /// manifest that cannot be read stays, so that someone can look at it.
+    pub fn retain_blocking(&self, partition: PartitionId) -> Result<usize, SnapshotError> {
+        let listed = self.list_blocking(Some(partition))?;
+        let (mut manifests, mut unreadable) = (Vec::new(), HashSet::new());
+        for Listed { path, manifest } in listed {
+            match manifest {
+                Ok(manifest) => manifests.push(manifest),
+                Err(_) => {
+                    unreadable.extend(id_in(&path));
+                }
+            }
+        }
+        let Some(newest) = manifests.last().map(|manifest| manifest.id.clone()) else { return Ok(0) };
+        let kept = self.options.retention.kept(&manifests);
+        let mut deleted = 0;
+        // Deltas before what they build on.
+        for manifest in manifests.iter().rev().filter(|manifest| !kept.contains(&manifest.id)) {
+            self.storage.delete_blocking(&manifest.path())?;
+            deleted += 1;
+        }
+        for path in self.storage.list_blocking(&Manifest::partition_folder(partition))? {
+            let orphan = id_in(&path)
+                .is_some_and(|id| id.sequence() < newest.sequence() && !kept.contains(&id) && !unreadable.contains(&id));
+            if orphan {
+                self.storage.delete_blocking(&path)?;
+            }
+        }
+        Ok(deleted)
+    }
+}
+
+/// The snapshot whose folder `path` lies in.
+fn id_in(path: &str) -> Option<SnapshotId> {
+    let id = SnapshotId(path.split('/').nth(1)?.to_owned());
+    id.sequence().is_some().then_some(id)
+}

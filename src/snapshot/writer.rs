@@ -1,0 +1,190 @@
+//! The thread that writes snapshots while the stream goes on.
+//!
+//! A stream thread asks what is [`wanted`](SnapshotWriter::wanted), hands over `Arc`s and never waits: while a snapshot of
+//! its partition is still being written the answer is "nothing", and changed users keep adding up for the next delta.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{Builder, JoinHandle},
+};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{Manifest, SnapshotKind, SnapshotRequest, Snapshots};
+use crate::event::PartitionId;
+
+/// What the writer has done so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct WriterStatus {
+    /// Snapshots written.
+    pub written_count: u64,
+    /// Snapshots that failed; the next one of the same partition is a base.
+    pub failed_count: u64,
+    /// Snapshots put off because the queue was full.
+    pub busy_count: u64,
+    /// Snapshots deleted by the retention.
+    pub deleted_count: u64,
+    /// The newest failure, in words.
+    pub last_error: Option<String>,
+    /// The newest snapshot of each partition.
+    pub newest: BTreeMap<PartitionId, Arc<Manifest>>,
+}
+
+/// Hands snapshots to a thread of its own.
+#[derive(Debug)]
+pub struct SnapshotWriter {
+    /// Closed by [`finish_blocking`](Self::finish_blocking), which ends the thread.
+    queue: Option<SyncSender<SnapshotRequest>>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    snapshots: Snapshots,
+    /// Short sections only, never held during I/O.
+    chains: Mutex<HashMap<PartitionId, Chain>>,
+    status: watch::Sender<WriterStatus>,
+}
+
+/// What the next snapshot of a partition can build on.
+#[derive(Debug, Default, Clone)]
+struct Chain {
+    newest: Option<Arc<Manifest>>,
+    delta_count: usize,
+    in_flight: bool,
+}
+
+impl SnapshotWriter {
+    /// Starts the thread. At most `queue_capacity` snapshots wait, one of each partition: their `Arc`s hold memory.
+    pub fn start(snapshots: Snapshots, queue_capacity: usize) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            snapshots,
+            chains: Mutex::default(),
+            status: watch::Sender::new(WriterStatus::default()),
+        });
+        let (queue, requests) = sync_channel(queue_capacity);
+        let for_thread = Arc::clone(&shared);
+        let thread = Builder::new().name("snapshot-writer".to_owned()).spawn(move || for_thread.run(&requests))?;
+        Ok(Self { queue: Some(queue), shared, thread: Some(thread) })
+    }
+
+    /// What may be [submitted](Self::submit) for `partition` now; `None` while its last one is still being written.
+    pub fn wanted(&self, partition: PartitionId) -> Option<SnapshotKind> {
+        let chains = self.shared.chains();
+        let Some(chain) = chains.get(&partition) else { return Some(SnapshotKind::Base) };
+        let deltas_full = chain.delta_count >= self.shared.snapshots.options().deltas_per_base;
+        match chain {
+            Chain { in_flight: true, .. } => None,
+            Chain { newest: Some(_), .. } if !deltas_full => Some(SnapshotKind::Delta),
+            _ => Some(SnapshotKind::Base),
+        }
+    }
+
+    /// Queues `request`, of the kind that was [wanted](Self::wanted). Never blocks; gives it back when the queue is full,
+    /// so that the changed users in it are not forgotten.
+    pub fn submit(&self, request: SnapshotRequest) -> Result<(), SnapshotRequest> {
+        let partition = request.partition;
+        let Some(queue) = &self.queue else { return Err(request) };
+        self.shared.chains().entry(partition).or_default().in_flight = true;
+        match queue.try_send(request) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
+                self.shared.chains().entry(partition).or_default().in_flight = false;
+                self.shared.status.send_modify(|status| status.busy_count += 1);
+                Err(request)
+            }
+        }
+    }
+
+    /// Says that `partition` was restored from `manifest`: the next delta, of all users changed since, builds on it.
+    pub fn restored(&self, manifest: &Manifest) {
+        let chain = Chain { newest: Some(Arc::new(manifest.clone())), delta_count: manifest.delta_number, in_flight: false };
+        self.shared.chains().insert(manifest.partition(), chain);
+    }
+
+    /// Says that `partition` is no longer ours, or was built anew: its next snapshot is a base.
+    pub fn forget(&self, partition: PartitionId) {
+        self.shared.chains().remove(&partition);
+    }
+
+    /// What the writer has done so far.
+    pub fn status(&self) -> watch::Receiver<WriterStatus> {
+        self.shared.status.subscribe()
+    }
+
+    /// Writes what is queued and ends the thread.
+    pub fn finish_blocking(mut self) {
+        self.close();
+    }
+
+    fn close(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the snapshot writer panicked");
+        }
+    }
+}
+
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn chains(&self) -> MutexGuard<'_, HashMap<PartitionId, Chain>> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, requests: &Receiver<SnapshotRequest>) {
+        for request in requests {
+            let partition = request.partition;
+            let previous = self.chains().get(&partition).and_then(|chain| chain.newest.clone());
+            match self.snapshots.write_blocking(request, previous.as_deref()) {
+                Ok(manifest) => self.wrote(manifest),
+                Err(error) => {
+                    warn!(%partition, %error, "snapshot failed; the next one will be a base");
+                    // The users it held are in no file: only a base is complete again.
+                    self.chains().remove(&partition);
+                    self.status.send_modify(|status| {
+                        status.failed_count += 1;
+                        status.last_error = Some(error.to_string());
+                    });
+                }
+            }
+        }
+    }
+
+    fn wrote(&self, manifest: Manifest) {
+        let partition = manifest.partition();
+        info!(
+            %partition, id = %manifest.id, kind = ?manifest.kind, next_offsets = %manifest.next_offsets(),
+            users = manifest.counts.users, bytes = manifest.counts.bytes, "snapshot written"
+        );
+        let delta_count = manifest.delta_number;
+        let manifest = Arc::new(manifest);
+        // A partition forgotten meanwhile stays forgotten.
+        if let Some(chain) = self.chains().get_mut(&partition) {
+            *chain = Chain { newest: Some(Arc::clone(&manifest)), delta_count, in_flight: false };
+        }
+        let retained = self.snapshots.retain_blocking(partition);
+        if let Err(error) = &retained {
+            warn!(%partition, %error, "old snapshots could not be deleted");
+        }
+        self.status.send_modify(|status| {
+            status.written_count += 1;
+            status.deleted_count += retained.as_ref().map_or(0, |deleted| *deleted as u64);
+            status.last_error = retained.err().map(|error| error.to_string());
+            status.newest.insert(partition, manifest);
+        });
+    }
+}
