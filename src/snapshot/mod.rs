@@ -19,6 +19,8 @@ mod remote;
 mod retention;
 mod storage;
 mod table;
+#[cfg(test)]
+mod tests;
 mod write;
 mod writer;
 
@@ -30,7 +32,7 @@ pub use remote::RemoteStorage;
 pub use retention::Retention;
 pub use storage::{LocalStorage, Storage, open_storage};
 pub use table::{Compression, NameEntry, UserEntry};
-pub use write::{NameSource, SnapshotRequest};
+pub use write::SnapshotRequest;
 pub use writer::{SnapshotWriter, WriterStatus};
 
 use std::sync::Arc;

@@ -13,7 +13,10 @@ use super::{
     catalog::check_rows,
     table::{decode_names, decode_users},
 };
-use crate::event::{PartitionId, Positions, UserId};
+use crate::{
+    event::{PartitionId, Positions, UserId},
+    graph::{GraphStore, NameTable, PartitionState, Progress},
+};
 
 /// A snapshot in memory.
 #[derive(Debug)]
@@ -24,6 +27,22 @@ pub struct Restored {
     pub users: Vec<UserEntry>,
     /// The names their graphs mention, each once.
     pub names: Vec<NameEntry>,
+}
+
+impl Restored {
+    /// The partition's state as it was.
+    pub fn into_state(self) -> PartitionState {
+        let Self { manifest, users, names } = self;
+        let (graphs, table) = (GraphStore::default(), NameTable::default());
+        for (user, graph) in users {
+            graphs.insert(user, graph);
+        }
+        for name in names {
+            table.insert(name.hash, name.text);
+        }
+        let progress = Progress { next_offsets: manifest.next_offsets(), newest_ms: manifest.max_event_ms() };
+        PartitionState::restored(manifest.partition(), graphs, table, progress)
+    }
 }
 
 /// A snapshot that was passed over.

@@ -3,7 +3,7 @@
 use std::{io::Cursor, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, StringArray},
+    array::{Array, ArrayRef, AsArray, StringArray},
     buffer::NullBuffer,
     datatypes::{Schema, TimestampMillisecondType, UInt64Type},
     error::ArrowError,
@@ -52,12 +52,9 @@ pub type UserEntry = (UserId, Arc<UserGraph>);
 /// Encodes `users` as one Arrow file.
 pub(super) fn encode_users(users: &[UserEntry], compression: Compression) -> Result<Vec<u8>, ArrowError> {
     let ids: ArrayRef = Arc::new(StringArray::from_iter_values(users.iter().map(|(user, _)| user.as_str())));
-    let sum = |graph: &UserGraph, read: fn(&ViewGraph) -> u64| -> u64 {
-        View::ALL.iter().filter_map(|view| graph.view(*view)).map(read).sum()
-    };
-    let events = |view: &ViewGraph| u64::from(view.summary().event_count);
-    let event_count = users.iter().map(|(_, graph)| sum(graph, events)).collect();
-    let value_minor = users.iter().map(|(_, graph)| sum(graph, value_minor)).collect();
+    let event_count = users.iter().map(|(_, graph)| graph.event_count()).collect();
+    let value_of = |graph: &UserGraph| graph.views().map(|(_, view)| value_minor(view)).sum();
+    let value_minor = users.iter().map(|(_, graph)| value_of(graph)).collect();
     let newest: Vec<Option<i64>> = users.iter().map(|(_, graph)| graph.last_event_ms()).collect();
     let newest_nulls = NullBuffer::from_iter(newest.iter().map(Option::is_some));
     let newest = newest.into_iter().map(Option::unwrap_or_default).collect();
@@ -299,8 +296,8 @@ fn array<T: Copy, const N: usize>(table: Table<'_>, column: &str, values: &[T]) 
 pub struct NameEntry {
     /// Its hash.
     pub hash: NameHash,
-    /// What it names.
-    pub kind: NameKind,
+    /// What it names; `None` when its text does not hash to it.
+    pub kind: Option<NameKind>,
     /// Its text.
     pub text: Arc<str>,
 }
@@ -311,7 +308,7 @@ const KIND_TEXTS: [&str; NameKind::ALL.len()] = ["item", "category", "query"];
 /// Encodes `names` as one Arrow file.
 pub(super) fn encode_names(names: &[NameEntry], compression: Compression) -> Result<Vec<u8>, ArrowError> {
     let hashes = names.iter().map(|name| name.hash.0).collect();
-    let kinds = StringArray::from_iter_values(names.iter().map(|name| KIND_TEXTS[name.kind as usize]));
+    let kinds = StringArray::from_iter(names.iter().map(|name| name.kind.map(|kind| KIND_TEXTS[kind as usize])));
     let texts = StringArray::from_iter_values(names.iter().map(|name| &name.text));
     let columns = vec![
         named("hash", primitive::<UInt64Type>(hashes, None)),
@@ -334,8 +331,13 @@ pub(super) fn decode_names(
         };
         let (kinds, texts) = (texts_of("kind")?, texts_of("text")?);
         for (row, hash) in hashes.iter().enumerate() {
-            let kind = KIND_TEXTS.iter().position(|text| *text == kinds.value(row)).map(|index| NameKind::ALL[index]);
-            let kind = kind.ok_or_else(|| table.error("kind", format!("`{}` is no kind", kinds.value(row))))?;
+            let kind = match kinds.is_valid(row).then(|| kinds.value(row)) {
+                None => None,
+                Some(text) => {
+                    let known = KIND_TEXTS.iter().position(|known| *known == text).map(|index| NameKind::ALL[index]);
+                    Some(known.ok_or_else(|| table.error("kind", format!("`{text}` is no kind")))?)
+                }
+            };
             visit(NameEntry { hash: NameHash(*hash), kind, text: Arc::from(texts.value(row)) });
         }
         Ok(())
