@@ -306,7 +306,8 @@ macro_rules! column_group {
     };
 }
 
-// One view: what a reader asks first, and the recent lines. `value_minor` is derived: written for people, not read.
+// One view: what a reader asks first, and the recent lines. `value_minor` is derived: written for people, and checked
+// when it is read.
 column_group!(ViewColumns, ViewSlices {
     plain {
         event_count: UInt32Type,

@@ -15,7 +15,7 @@ use crate::{
 pub const FORMAT_VERSION: u32 = 1;
 
 /// The file name of every manifest.
-pub const MANIFEST_NAME: &str = "manifest.json";
+pub(super) const MANIFEST_NAME: &str = "manifest.json";
 
 /// Names a snapshot within its partition: sorts by age, and no two writers ever choose the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -227,7 +227,7 @@ fn read_view(
             is_query: ring.is_query[at] != 0,
         })
     };
-    Ok(ViewGraph::from_parts(ViewParts {
+    let view = ViewGraph::from_parts(ViewParts {
         ring: ring.range(row).map(entry).collect::<Result<_, SnapshotError>>()?,
         settled: match settled.is_present(row) {
             true => Some(Arc::new(read_settled(table, settled, row)?)),
@@ -242,7 +242,11 @@ fn read_view(
             activity_count: columns.activity_count[row],
             day_count: columns.day_count[row],
         },
-    }))
+    });
+    if value_minor(&view) != columns.value_minor[row] {
+        return Err(table.error("value_minor", "is not the sum of its lines"));
+    }
+    Ok(view)
 }
 
 fn read_settled(table: Table<'_>, columns: &SettledSlices<'_>, row: usize) -> Result<Settled, SnapshotError> {

@@ -8,7 +8,7 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use smallvec::smallvec;
 
-use super::*;
+use super::{SnapshotKind::{Base, Delta}, *};
 use crate::{
     clock::ManualClock,
     event::{DAY_MS, Event, EventKind, Name, NameKind, Offset, PartitionId, Positions, ProductLine, UserId, View},
@@ -162,7 +162,10 @@ impl World {
 
 /// A base and two deltas, with the state at each.
 fn chain_of_three(place: &Place) -> Vec<(Manifest, Arc<PartitionState>)> {
-    let mut world = World::new(1);
+    chain_in(place, &mut World::new(1))
+}
+
+fn chain_in(place: &Place, world: &mut World) -> Vec<(Manifest, Arc<PartitionState>)> {
     let mut chain: Vec<(Manifest, Arc<PartitionState>)> = Vec::new();
     for step in 0..3 {
         let changed = world.advance(if step == 0 { 2_000 } else { 30 }, 60);
@@ -311,8 +314,9 @@ fn a_moved_snapshot_is_refused() {
 #[test]
 fn a_broken_base_takes_its_deltas_with_it_and_the_base_before_is_used() {
     let place = Place::small();
-    let old = chain_of_three(&place).pop().unwrap().1;
-    let new = chain_of_three(&place);
+    let mut world = World::new(1);
+    let old = chain_in(&place, &mut world).pop().unwrap().1;
+    let new = chain_in(&place, &mut world);
     place.change(&path_of(&new[0].0, FileContent::Users), |bytes| bytes[20] ^= 1);
     let (hash, rejected) = place.restore(&new[2].1);
     assert_eq!(hash, Some(old.state_hash()));
@@ -417,7 +421,6 @@ fn retention_keeps_new_bases_with_their_deltas_and_spaced_old_ones() {
         .map(|listed| listed.manifest.unwrap())
         .map(|manifest| ((manifest.watermark_ms.unwrap() - START_MS) / DAY_MS, manifest.kind))
         .collect();
-    use SnapshotKind::{Base, Delta};
     assert_eq!(kept, [(4, Base), (16, Base), (28, Base), (28, Delta), (32, Base), (32, Delta)]);
     assert_eq!(place.snapshots.retain_blocking(PARTITION).unwrap(), 0);
     assert_eq!(place.restore(&world.state()).0, Some(world.state().state_hash()));
@@ -441,8 +444,8 @@ fn the_writer_builds_a_chain_and_starts_anew_after_a_failure() {
         *place.storage.puts_left.lock().unwrap() = (step == 2).then_some(1);
         writer
             .submit(match kind {
-                SnapshotKind::Base => SnapshotRequest::base(&state, None),
-                SnapshotKind::Delta => SnapshotRequest::delta(newest.into_iter().collect(), &state, None),
+                Base => SnapshotRequest::base(&state, None),
+                Delta => SnapshotRequest::delta(newest.into_iter().collect(), &state, None),
             })
             .unwrap();
         runtime
@@ -454,7 +457,6 @@ fn the_writer_builds_a_chain_and_starts_anew_after_a_failure() {
             assert_eq!(place.restore(&state).0, Some(state.state_hash()), "step {step}");
         }
     }
-    use SnapshotKind::{Base, Delta};
     assert_eq!(kinds, [Base, Delta, Delta, Base, Delta, Delta, Base]);
     assert_eq!((status.borrow().written_count, status.borrow().failed_count), (6, 1));
     let manifest = status.borrow().newest[&PARTITION].clone();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     event::{NameHash, NameKind, PartitionId, Positions, View},
-    graph::{Edge, NameHashBuilder, NameLookup, Node, PartitionState, UserGraph, visit_names},
+    graph::{Edge, NameHashBuilder, NameLookup, Node, PartitionState, Progress, UserGraph, visit_names},
 };
 
 /// The state of a partition at one position, to be written.
@@ -40,32 +40,35 @@ pub struct SnapshotRequest {
 }
 
 impl SnapshotRequest {
+    /// A request for `users` at the position of `state`.
+    pub fn new(
+        kind: SnapshotKind,
+        users: Vec<UserEntry>,
+        state: &PartitionState,
+        names: Arc<dyn NameLookup + Send + Sync>,
+        watermark_ms: Option<i64>,
+    ) -> Self {
+        let Progress { next_offsets, newest_ms } = state.progress();
+        Self {
+            partition: state.partition(),
+            kind,
+            next_offsets,
+            max_event_ms: newest_ms,
+            watermark_ms,
+            users,
+            names,
+        }
+    }
+
     /// All users of `state`. Only for the thread that owns the partition, between two micro-batches: about 0.1 µs a user.
     pub fn base(state: &Arc<PartitionState>, watermark_ms: Option<i64>) -> Self {
-        Self::new(SnapshotKind::Base, state.graphs.to_vec(), state, watermark_ms)
+        let names = Arc::new(NamesOf(Arc::clone(state)));
+        Self::new(SnapshotKind::Base, state.graphs.to_vec(), state, names, watermark_ms)
     }
 
     /// The `changed` users of `state`: all that changed since the partition's previous snapshot, in their newest version.
     pub fn delta(changed: Vec<UserEntry>, state: &Arc<PartitionState>, watermark_ms: Option<i64>) -> Self {
-        Self::new(SnapshotKind::Delta, changed, state, watermark_ms)
-    }
-
-    fn new(
-        kind: SnapshotKind,
-        users: Vec<UserEntry>,
-        state: &Arc<PartitionState>,
-        watermark_ms: Option<i64>,
-    ) -> Self {
-        let progress = state.progress();
-        Self {
-            partition: state.partition(),
-            kind,
-            next_offsets: progress.next_offsets,
-            max_event_ms: progress.newest_ms,
-            watermark_ms,
-            users,
-            names: Arc::new(NamesOf(Arc::clone(state))),
-        }
+        Self::new(SnapshotKind::Delta, changed, state, Arc::new(NamesOf(Arc::clone(state))), watermark_ms)
     }
 }
 

@@ -39,10 +39,10 @@ pub struct WriterStatus {
 /// Hands snapshots to a thread of its own.
 #[derive(Debug)]
 pub struct SnapshotWriter {
-    /// Closed by [`finish_blocking`](Self::finish_blocking), which ends the thread.
-    queue: Option<SyncSender<SnapshotRequest>>,
+    /// Closed by [`finish_blocking`](Self::finish_blocking), which ends the thread. Locked for a `try_send`.
+    queue: Mutex<Option<SyncSender<SnapshotRequest>>>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl SnapshotWriter {
         let (queue, requests) = sync_channel(queue_capacity);
         let for_thread = Arc::clone(&shared);
         let thread = Builder::new().name("snapshot-writer".to_owned()).spawn(move || for_thread.run(&requests))?;
-        Ok(Self { queue: Some(queue), shared, thread: Some(thread) })
+        Ok(Self { queue: Mutex::new(Some(queue)), shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// What may be [submitted](Self::submit) for `partition` now; `None` while its last one is still being written.
@@ -91,7 +91,8 @@ impl SnapshotWriter {
     /// so that the changed users in it are not forgotten.
     pub fn submit(&self, request: SnapshotRequest) -> Result<(), SnapshotRequest> {
         let partition = request.partition;
-        let Some(queue) = &self.queue else { return Err(request) };
+        let queue = lock(&self.queue);
+        let Some(queue) = queue.as_ref() else { return Err(request) };
         self.shared.chains().entry(partition).or_default().in_flight = true;
         match queue.try_send(request) {
             Ok(()) => Ok(()),
@@ -119,14 +120,11 @@ impl SnapshotWriter {
         self.shared.status.subscribe()
     }
 
-    /// Writes what is queued and ends the thread.
-    pub fn finish_blocking(mut self) {
-        self.close();
-    }
-
-    fn close(&mut self) {
-        drop(self.queue.take());
-        if let Some(thread) = self.thread.take()
+    /// Writes what is queued and ends the thread. What is submitted later is given back.
+    pub fn finish_blocking(&self) {
+        drop(lock(&self.queue).take());
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             warn!("the snapshot writer panicked");
@@ -136,13 +134,13 @@ impl SnapshotWriter {
 
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
-        self.close();
+        self.finish_blocking();
     }
 }
 
 impl Shared {
     fn chains(&self) -> MutexGuard<'_, HashMap<PartitionId, Chain>> {
-        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.chains)
     }
 
     fn run(&self, requests: &Receiver<SnapshotRequest>) {
@@ -187,4 +185,9 @@ impl Shared {
             status.newest.insert(partition, manifest);
         });
     }
+}
+
+/// What these locks guard is whole after every statement, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
