@@ -23,7 +23,10 @@ fn main() {
     let started = Instant::now();
     drop(SnapshotRequest::base(&state, None));
     println!("collecting the Arcs on the stream thread: {:.0} ms", started.elapsed().as_secs_f64() * 1e3);
-    println!("{:<6} {:>8} {:>9} {:>9} {:>10} {:>11} {:>9} {:>10}", "", "MB", "B/user", "write s", "write MB/s", "users/s", "read s", "users/s");
+    println!(
+        "{:<6} {:>8} {:>9} {:>9} {:>10} {:>11} {:>9} {:>10}",
+        "", "MB", "B/user", "write s", "write MB/s", "users/s", "read s", "users/s"
+    );
     for (name, compression) in [("none", Compression::None), ("lz4", Compression::Lz4), ("zstd", Compression::Zstd)] {
         run(name, compression, &params, &state);
     }

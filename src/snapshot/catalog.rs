@@ -50,8 +50,11 @@ impl Snapshots {
             let checked = match manifest {
                 Err(problem) => Verified { path, manifest: None, problems: vec![problem] },
                 Ok(manifest) => {
-                    let mut problems: Vec<_> =
-                        manifest.files.iter().filter_map(|file| self.verify_file_blocking(&manifest, file).err()).collect();
+                    let mut problems: Vec<_> = manifest
+                        .files
+                        .iter()
+                        .filter_map(|file| self.verify_file_blocking(&manifest, file).err())
+                        .collect();
                     if let Some(needed) = &manifest.previous
                         && !verified.iter().any(|earlier| {
                             earlier.problems.is_empty()

@@ -9,8 +9,8 @@ use arrow::{
     array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, ListArray, PrimitiveArray, StructArray},
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::{
-        DataType, Date32Type, Field, Fields, Float32Type, TimestampMillisecondType, UInt8Type,
-        UInt16Type, UInt32Type, UInt64Type,
+        DataType, Date32Type, Field, Fields, Float32Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type,
+        UInt64Type,
     },
     error::ArrowError,
     record_batch::RecordBatch,
@@ -68,12 +68,7 @@ impl Offsets {
         self.0.push(i32::try_from(end).unwrap_or(i32::MAX));
     }
 
-    pub(super) fn finish(
-        self,
-        name: &str,
-        values: ArrayRef,
-        nulls: Option<&NullBuffer>,
-    ) -> Result<Column, ArrowError> {
+    pub(super) fn finish(self, name: &str, values: ArrayRef, nulls: Option<&NullBuffer>) -> Result<Column, ArrowError> {
         let item = Arc::new(Field::new_list_field(values.data_type().clone(), false));
         let offsets = OffsetBuffer::new(self.0.into());
         let list = ListArray::try_new(item, offsets, values, nulls.cloned())?;
@@ -192,38 +187,41 @@ macro_rules! struct_list {
     };
 }
 
-struct_list!(RingColumns, RingSlices {
-    time_s: UInt32Type,
-    kind: UInt8Type,
-    opens_event: UInt8Type,
-    is_query: UInt8Type,
-    name: UInt64Type,
-    category: UInt64Type,
-    quantity: UInt16Type,
-    value_minor: UInt32Type,
-    session: UInt16Type,
-    event_id: UInt32Type,
-});
+struct_list!(
+    RingColumns,
+    RingSlices {
+        time_s: UInt32Type,
+        kind: UInt8Type,
+        opens_event: UInt8Type,
+        is_query: UInt8Type,
+        name: UInt64Type,
+        category: UInt64Type,
+        quantity: UInt16Type,
+        value_minor: UInt32Type,
+        session: UInt16Type,
+        event_id: UInt32Type,
+    }
+);
 
-struct_list!(NodeColumns, NodeSlices {
-    name: UInt64Type,
-    kind: UInt8Type,
-    category: UInt64Type,
-    count: UInt32Type,
-    first_s: UInt32Type,
-    last_s: UInt32Type,
-    weight_short: Float32Type,
-    weight_long: Float32Type,
-    value_minor: UInt32Type,
-});
+struct_list!(
+    NodeColumns,
+    NodeSlices {
+        name: UInt64Type,
+        kind: UInt8Type,
+        category: UInt64Type,
+        count: UInt32Type,
+        first_s: UInt32Type,
+        last_s: UInt32Type,
+        weight_short: Float32Type,
+        weight_long: Float32Type,
+        value_minor: UInt32Type,
+    }
+);
 
-struct_list!(EdgeColumns, EdgeSlices {
-    from: UInt64Type,
-    to: UInt64Type,
-    count: UInt16Type,
-    gap_bucket: UInt8Type,
-    last_s: UInt32Type,
-});
+struct_list!(
+    EdgeColumns,
+    EdgeSlices { from: UInt64Type, to: UInt64Type, count: UInt16Type, gap_bucket: UInt8Type, last_s: UInt32Type }
+);
 
 /// Declares a group of columns that are null together: plain ones, lists of numbers, lists of structs.
 macro_rules! column_group {

@@ -57,7 +57,9 @@ pub enum SnapshotError {
         actual: String,
     },
     /// A newer program wrote it.
-    #[error("`{path}` has format version `{version}`, this program reads up to `{supported}`: use a newer release, or delete the snapshot")]
+    #[error(
+        "`{path}` has format version `{version}`, this program reads up to `{supported}`: use a newer release, or delete the snapshot"
+    )]
     FutureVersion {
         /// The manifest.
         path: String,
@@ -149,7 +151,9 @@ pub enum SnapshotError {
         needed: SnapshotId,
     },
     /// The snapshot has read further than the group: it belongs to another log, or the group's offsets were reset.
-    #[error("snapshot of partition `{partition}` is ahead of the group: snapshot next offsets `{snapshot}` (exclusive), committed `{committed}` (exclusive)")]
+    #[error(
+        "snapshot of partition `{partition}` is ahead of the group: snapshot next offsets `{snapshot}` (exclusive), committed `{committed}` (exclusive)"
+    )]
     SnapshotAhead {
         /// The partition.
         partition: i32,

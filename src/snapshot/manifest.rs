@@ -147,7 +147,10 @@ impl StoredParams {
         };
         let differing = mine.iter().filter(|(key, value)| theirs.get(*key) != Some(value));
         let texts = differing.map(|(key, value)| {
-            format!("`{key}` is `{value}` in the snapshot, `{}` here", theirs.get(key).unwrap_or(&serde_json::Value::Null))
+            format!(
+                "`{key}` is `{value}` in the snapshot, `{}` here",
+                theirs.get(key).unwrap_or(&serde_json::Value::Null)
+            )
         });
         texts.collect::<Vec<_>>().join(", ")
     }
@@ -324,8 +327,10 @@ impl Manifest {
 
     /// Reads a manifest stored at `path` and checks that it is whole, of a known version and in its own place.
     pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let syntax =
-            |error: serde_json::Error| SnapshotError::ManifestSyntax { path: path.to_owned(), message: error.to_string() };
+        let syntax = |error: serde_json::Error| SnapshotError::ManifestSyntax {
+            path: path.to_owned(),
+            message: error.to_string(),
+        };
         let VersionOnly { format_version: version } = serde_json::from_slice(bytes).map_err(syntax)?;
         if version > FORMAT_VERSION {
             return Err(SnapshotError::FutureVersion { path: path.to_owned(), version, supported: FORMAT_VERSION });
@@ -333,11 +338,7 @@ impl Manifest {
         let manifest: Self = serde_json::from_slice(bytes).map_err(syntax)?;
         let actual = manifest.digest()?;
         if actual != manifest.checksum {
-            return Err(SnapshotError::ManifestChecksum {
-                path: path.to_owned(),
-                expected: manifest.checksum,
-                actual,
-            });
+            return Err(SnapshotError::ManifestChecksum { path: path.to_owned(), expected: manifest.checksum, actual });
         }
         if manifest.path() != path {
             return Err(SnapshotError::Misplaced {
@@ -362,10 +363,8 @@ struct VersionOnly {
 }
 
 fn render(manifest: &Manifest) -> Result<String, SnapshotError> {
-    serde_json::to_string_pretty(manifest).map_err(|error| SnapshotError::ManifestSyntax {
-        path: manifest.path(),
-        message: error.to_string(),
-    })
+    serde_json::to_string_pretty(manifest)
+        .map_err(|error| SnapshotError::ManifestSyntax { path: manifest.path(), message: error.to_string() })
 }
 
 /// The folder of snapshot `id`, relative to the storage's root.

@@ -26,7 +26,9 @@ mod writer;
 
 pub use catalog::{Listed, Verified};
 pub use error::{SnapshotError, StorageError};
-pub use manifest::{Counts, FORMAT_VERSION, FileContent, FileEntry, Manifest, PerView, SnapshotId, SnapshotKind, StoredParams};
+pub use manifest::{
+    Counts, FORMAT_VERSION, FileContent, FileEntry, Manifest, PerView, SnapshotId, SnapshotKind, StoredParams,
+};
 pub use read::{Rejected, RestoreOutcome, Restored, SnapshotUsers};
 pub use remote::RemoteStorage;
 pub use retention::Retention;
@@ -95,6 +97,10 @@ impl Snapshots {
 
 impl std::fmt::Debug for Snapshots {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Snapshots").field("storage", &self.storage).field("options", &self.options).finish_non_exhaustive()
+        formatter
+            .debug_struct("Snapshots")
+            .field("storage", &self.storage)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }

@@ -134,7 +134,9 @@ impl Snapshots {
         let mut seen_names = HashSet::new();
         for link in chain {
             let failed = |error| (link.id.clone(), error);
-            names.extend(self.link_names_blocking(link).map_err(failed)?.into_iter().filter(|name| seen_names.insert(name.hash)));
+            names.extend(
+                self.link_names_blocking(link).map_err(failed)?.into_iter().filter(|name| seen_names.insert(name.hash)),
+            );
             for part in self.link_users_blocking(link).map_err(failed)? {
                 if chain.len() == 1 {
                     users.extend(part);
@@ -211,7 +213,12 @@ impl Snapshots {
         });
         let mut files: Vec<_> = files.collect();
         files.reverse();
-        Ok(SnapshotUsers { snapshots: self.clone(), files, part: Vec::new().into_iter(), seen: (!single).then(HashSet::new) })
+        Ok(SnapshotUsers {
+            snapshots: self.clone(),
+            files,
+            part: Vec::new().into_iter(),
+            seen: (!single).then(HashSet::new),
+        })
     }
 
     /// Reads the names that the graphs of `manifest` mention, each once.

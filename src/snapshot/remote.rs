@@ -27,8 +27,7 @@ impl RemoteStorage {
         let refused = |message: String| StorageError::Location { location: url.to_string(), message };
         let environment = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
         let all = environment.chain(options.iter().cloned());
-        let (store, prefix) =
-            object_store::parse_url_opts(url, all).map_err(|error| refused(error.to_string()))?;
+        let (store, prefix) = object_store::parse_url_opts(url, all).map_err(|error| refused(error.to_string()))?;
         Self::new(Arc::from(store), prefix).map_err(|error| refused(error.to_string()))
     }
 

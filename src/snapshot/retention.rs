@@ -75,8 +75,9 @@ impl Snapshots {
             deleted += 1;
         }
         for path in self.storage.list_blocking(&Manifest::partition_folder(partition))? {
-            let orphan = id_in(&path)
-                .is_some_and(|id| id.sequence() < newest.sequence() && !kept.contains(&id) && !unreadable.contains(&id));
+            let orphan = id_in(&path).is_some_and(|id| {
+                id.sequence() < newest.sequence() && !kept.contains(&id) && !unreadable.contains(&id)
+            });
             if orphan {
                 self.storage.delete_blocking(&path)?;
             }

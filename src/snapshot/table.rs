@@ -178,11 +178,7 @@ fn value_minor(view: &ViewGraph) -> u64 {
 }
 
 /// Decodes one users file, giving its rows in order.
-pub(super) fn decode_users(
-    path: &str,
-    bytes: &[u8],
-    visit: &mut dyn FnMut(UserEntry),
-) -> Result<u64, SnapshotError> {
+pub(super) fn decode_users(path: &str, bytes: &[u8], visit: &mut dyn FnMut(UserEntry)) -> Result<u64, SnapshotError> {
     read_file(path, bytes, &mut |table| {
         let ids = table.column("user_id")?;
         let ids = ids.as_string_opt::<i32>().ok_or_else(|| table.error("user_id", "is no text"))?;
@@ -323,11 +319,7 @@ pub(super) fn encode_names(names: &[NameEntry], compression: Compression) -> Res
 }
 
 /// Decodes one names file, giving its rows in order.
-pub(super) fn decode_names(
-    path: &str,
-    bytes: &[u8],
-    visit: &mut dyn FnMut(NameEntry),
-) -> Result<u64, SnapshotError> {
+pub(super) fn decode_names(path: &str, bytes: &[u8], visit: &mut dyn FnMut(NameEntry)) -> Result<u64, SnapshotError> {
     read_file(path, bytes, &mut |table| {
         let hashes = table.primitive::<UInt64Type>("hash")?.values();
         let texts_of = |column: &str| {

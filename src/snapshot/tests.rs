@@ -8,7 +8,10 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use smallvec::smallvec;
 
-use super::{SnapshotKind::{Base, Delta}, *};
+use super::{
+    SnapshotKind::{Base, Delta},
+    *,
+};
 use crate::{
     clock::ManualClock,
     event::{DAY_MS, Event, EventKind, Name, NameKind, Offset, PartitionId, Positions, ProductLine, UserId, View},
@@ -27,7 +30,11 @@ impl Storage for MemoryStorage {
     fn put_blocking(&self, path: &str, bytes: Vec<u8>) -> Result<(), StorageError> {
         if let Some(left) = self.puts_left.lock().unwrap().as_mut() {
             let message = "no space left on device".to_owned();
-            *left = left.checked_sub(1).ok_or(StorageError::Failed { action: "writing", path: path.to_owned(), message })?;
+            *left = left.checked_sub(1).ok_or(StorageError::Failed {
+                action: "writing",
+                path: path.to_owned(),
+                message,
+            })?;
         }
         self.objects.lock().unwrap().insert(path.to_owned(), bytes);
         Ok(())
@@ -143,7 +150,11 @@ impl World {
             time_ms: START_MS + random.random_range(0..300) * DAY_MS / 3,
             event_id: random.random(),
             session: random.random_bool(0.5).then(|| random.random()),
-            lines: if query.is_some() { smallvec![] } else { (0..random.random_range(0..3)).map(|_| line(random)).collect() },
+            lines: if query.is_some() {
+                smallvec![]
+            } else {
+                (0..random.random_range(0..3)).map(|_| line(random)).collect()
+            },
             query,
         }
     }

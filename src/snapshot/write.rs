@@ -49,15 +49,7 @@ impl SnapshotRequest {
         watermark_ms: Option<i64>,
     ) -> Self {
         let Progress { next_offsets, newest_ms } = state.progress();
-        Self {
-            partition: state.partition(),
-            kind,
-            next_offsets,
-            max_event_ms: newest_ms,
-            watermark_ms,
-            users,
-            names,
-        }
+        Self { partition: state.partition(), kind, next_offsets, max_event_ms: newest_ms, watermark_ms, users, names }
     }
 
     /// All users of `state`. Only for the thread that owns the partition, between two micro-batches: about 0.1 µs a user.
@@ -175,13 +167,8 @@ impl PartWriter<'_> {
         let name = format!("{stem}-{number:05}.arrow");
         let path = format!("{}/{name}", self.folder);
         let bytes = encoded.map_err(|error| SnapshotError::Arrow { path: path.clone(), message: error.to_string() })?;
-        let entry = FileEntry {
-            name,
-            content,
-            rows: rows as u64,
-            bytes: bytes.len() as u64,
-            xxh3_128: hex_digest(&bytes),
-        };
+        let entry =
+            FileEntry { name, content, rows: rows as u64, bytes: bytes.len() as u64, xxh3_128: hex_digest(&bytes) };
         self.snapshots.storage.put_blocking(&path, bytes)?;
         self.files.push(entry);
         Ok(())
@@ -189,11 +176,7 @@ impl PartWriter<'_> {
 
     /// Writes the texts of the `mentioned` names and returns how many there were. A name without a known text is left
     /// out: the graph works without it, and outputs show its hash.
-    fn put_names(
-        &mut self,
-        mentioned: &Mentioned,
-        source: &dyn NameLookup,
-    ) -> Result<u64, SnapshotError> {
+    fn put_names(&mut self, mentioned: &Mentioned, source: &dyn NameLookup) -> Result<u64, SnapshotError> {
         let known = mentioned.iter().filter_map(|hash| {
             let text = source.text(*hash)?;
             let kind = NameKind::ALL.into_iter().find(|kind| NameHash::of(*kind, &text) == *hash);

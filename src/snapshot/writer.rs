@@ -106,7 +106,8 @@ impl SnapshotWriter {
 
     /// Says that `partition` was restored from `manifest`: the next delta, of all users changed since, builds on it.
     pub fn restored(&self, manifest: &Manifest) {
-        let chain = Chain { newest: Some(Arc::new(manifest.clone())), delta_count: manifest.delta_number, in_flight: false };
+        let chain =
+            Chain { newest: Some(Arc::new(manifest.clone())), delta_count: manifest.delta_number, in_flight: false };
         self.shared.chains().insert(manifest.partition(), chain);
     }
 
