@@ -92,7 +92,21 @@ pub struct Scored {
     /// The same among items the user never bought; never empty.
     pub discoveries: Vec<RankedItem>,
     /// The bundle that answered.
-    pub model_version: Arc<str>,
+    pub model: Arc<ModelInfo>,
+}
+
+/// What outputs must say of the bundle that answered. Travels with each score, because a bundle can be swapped between
+/// two batches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    /// The bundle's version.
+    pub version: Arc<str>,
+    /// Days after the moment that the churn probability is about.
+    pub churn_days: u32,
+    /// Days after the moment that the purchase probability is about.
+    pub purchase_days: u32,
+    /// The churn probability with the best F1 on the bundle's validation window: the default threshold of alerts.
+    pub churn_threshold: Probability,
 }
 
 /// One part of the user's own history that moved the churn score.
