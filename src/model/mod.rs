@@ -6,6 +6,7 @@
 mod batch;
 mod calibration;
 mod config;
+mod fused;
 mod graph_layer;
 mod layers;
 mod loss;
@@ -16,6 +17,7 @@ mod prediction;
 pub use batch::{Batch, BatchEdges, Dropout, Padding};
 pub use calibration::{Calibration, Platt};
 pub use config::{GraphForm, NetworkConfig};
+pub use fused::{FusedError, FusedForward};
 pub use loss::{ItemTargets, Losses, Targets, losses};
 pub use network::{Network, Output};
 pub use parameters::{ITEM_TABLE, Parameter, Parameters, TASKS};
