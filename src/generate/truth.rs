@@ -8,7 +8,6 @@ use std::io::{self, Write};
 
 use super::{
     Catalogue, GenerateParams, Shoppers,
-    catalogue::CATEGORIES,
     random::{ONE, longer_than},
     shopper::{FAVOURITES, Traits},
     stream::AtCutoff,
@@ -148,30 +147,26 @@ impl Oracle {
     }
 }
 
-/// The items a shopper wants most at `time_ms`, by falling probability.
+/// The items a shopper wants most at `time_ms`, by falling probability. Items of categories that are no favourites are too
+/// rare to be among them.
 fn likes(traits: &Traits, catalogue: &Catalogue, time_ms: i64) -> Vec<u32> {
-    // The chance of a rank below `bound` in a skewed draw is the cube root of the share.
-    let chance_of = |rank: u32, bound: u32| {
-        let below = |rank: u32| (f64::from(rank) / f64::from(bound)).cbrt();
-        below(rank + 1) - below(rank)
-    };
     let repeats = f64::from(traits.repeats) / f64::from(ONE);
     let mut chances: Vec<(u32, f64)> = (0..traits.staples)
         .map(|place| (traits.staple(catalogue, place), repeats * chance_of(place, traits.staples)))
         .collect();
-    let mut places: Vec<(u32, f64)> = (0..FAVOURITES)
-        .map(|place| {
-            let halves = if place + 1 == FAVOURITES { place } else { place + 1 };
-            (traits.favourite(place), 0.9 * 0.5_f64.powi(i32::try_from(halves).unwrap_or(i32::MAX)))
-        })
-        .collect();
-    places.extend((0..CATEGORIES).map(|category| (category, 0.1 / f64::from(CATEGORIES))));
-    for (category, share) in places {
+    let mut share = 0.9;
+    for place in 0..FAVOURITES {
+        // The last favourite takes what the halving leaves.
+        share = if place + 1 == FAVOURITES { share } else { share / 2.0 };
+        let category = traits.favourite(place);
         let count = catalogue.count_at(category, time_ms);
-        for rank in (0..count).filter(|rank| *rank < 20 || rank + 3 >= count) {
-            let newest = if rank + 3 >= count { 1.0 / f64::from(12 * count.min(3)) } else { 0.0 };
-            let chance = (1.0 - repeats) * share * (chance_of(rank, count) * 11.0 / 12.0 + newest);
-            chances.push((catalogue.ranked(category, rank), chance));
+        let newest = count.saturating_sub(3);
+        for rank in (0..count.min(RANKS)).chain(newest.max(RANKS)..count) {
+            let mut chance = chance_of(rank, count) * 11.0 / 12.0;
+            if rank >= newest {
+                chance += 1.0 / f64::from(12 * count.min(3));
+            }
+            chances.push((catalogue.ranked(category, rank), (1.0 - repeats) * share * chance));
         }
     }
     chances.sort_unstable_by_key(|(item, _)| *item);
@@ -182,7 +177,16 @@ fn likes(traits: &Traits, catalogue: &Catalogue, time_ms: i64) -> Vec<u32> {
         }
         is_same
     });
-    chances.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
+    chances.sort_unstable_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(&other.0)));
     chances.truncate(ITEMS);
     chances.into_iter().map(|(item, _)| item).collect()
+}
+
+/// Most popular items of a category that can be among the most wanted ones.
+const RANKS: u32 = 20;
+
+/// The chance of `rank` in a skewed draw below `bound`: that of the ranks below it is the cube root of their share.
+fn chance_of(rank: u32, bound: u32) -> f64 {
+    let below = |rank: u32| (f64::from(rank) / f64::from(bound)).cbrt();
+    below(rank + 1) - below(rank)
 }

@@ -4,4 +4,5 @@ mod architecture;
 mod cli;
 mod events;
 mod kafka;
+mod generate;
 mod reference;
