@@ -154,12 +154,11 @@ impl Decoder {
         }
         let user = self.user_of(wire, surroundings, &mut repairs)?;
         let time_ms = self.time_of(wire, surroundings.timestamp_ms, &mut repairs)?;
-        let event_id = match hash_of(&wire.event_id, "event_id")? {
-            Some(hash) => hash,
-            None => {
-                repairs.add(Repair::IdFromRecord);
-                surroundings.record_hash
-            }
+        let event_id = if let Some(hash) = hash_of(&wire.event_id, "event_id")? {
+            hash
+        } else {
+            repairs.add(Repair::IdFromRecord);
+            surroundings.record_hash
         };
         let session = match hash_of(&wire.session, "session_id")? {
             Some(hash) => Some(hash),

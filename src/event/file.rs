@@ -119,7 +119,7 @@ pub struct RowReader {
 }
 
 enum Rows {
-    Csv { reader: csv::Reader<Box<dyn Read + Send>>, columns: Columns, record: csv::ByteRecord },
+    Csv { reader: Box<csv::Reader<Box<dyn Read + Send>>>, columns: Columns, record: csv::ByteRecord },
     Lines { reader: BufReader<Box<dyn Read + Send>>, line: Vec<u8> },
 }
 
@@ -138,7 +138,7 @@ impl RowReader {
                 })?;
                 let columns =
                     Columns::of(header).map_err(|column| FileError::MissingColumn { path: path.to_owned(), column })?;
-                Rows::Csv { reader, columns, record: csv::ByteRecord::new() }
+                Rows::Csv { reader: Box::new(reader), columns, record: csv::ByteRecord::new() }
             }
             Format::Lines => Rows::Lines { reader: BufReader::with_capacity(1 << 16, input), line: Vec::new() },
         };

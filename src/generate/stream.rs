@@ -86,7 +86,7 @@ pub(super) struct AtCutoff {
 pub struct Shoppers {
     params: GenerateParams,
     catalogue: Catalogue,
-    shoppers: Vec<Shopper>,
+    states: Vec<Shopper>,
     /// Who comes when: start in seconds since the first day, shopper. At most one entry a shopper.
     waiting: BinaryHeap<Reverse<(u32, u32)>>,
     /// Who does what next: time, shopper, place in `visits`. One entry a visit that is going on.
@@ -110,7 +110,7 @@ impl Shoppers {
     pub fn new(params: &GenerateParams) -> Self {
         let catalogue = Catalogue::new(params);
         let mut waiting = BinaryHeap::with_capacity(params.users as usize);
-        let shoppers = (0..params.users)
+        let states = (0..params.users)
             .map(|user| {
                 let traits = Traits::of(params, user);
                 let joins_s = (traits.joins_ms - params.start_ms) / 1000;
@@ -125,7 +125,7 @@ impl Shoppers {
         Self {
             params: params.clone(),
             catalogue,
-            shoppers,
+            states,
             waiting,
             visiting: BinaryHeap::new(),
             visits: Vec::new(),
@@ -152,7 +152,7 @@ impl Shoppers {
 
     /// Every shopper with how he was doing at the cutoff; nothing before the stream has passed it.
     pub(super) fn truth(&self) -> impl Iterator<Item = (&Shopper, &AtCutoff)> {
-        self.shoppers.iter().zip(&self.at_cutoff)
+        self.states.iter().zip(&self.at_cutoff)
     }
 
     fn start_visit(&mut self, start_s: u32, user: u32) {
@@ -162,7 +162,7 @@ impl Shoppers {
             (self.visits.len() - 1) as u32
         });
         let visit = &mut self.visits[slot as usize];
-        let shopper = &mut self.shoppers[user as usize];
+        let shopper = &mut self.states[user as usize];
         visit.actions.clear();
         visit.next = 0;
         visit.number = shopper.visits + 1;
@@ -222,7 +222,7 @@ impl Shoppers {
 
     fn pass_cutoff(&mut self) {
         let state = |shopper: &Shopper| AtCutoff { mood: shopper.mood, visits: shopper.visits, last_s: shopper.last_s };
-        self.at_cutoff = self.shoppers.iter().map(state).collect();
+        self.at_cutoff = self.states.iter().map(state).collect();
     }
 }
 
