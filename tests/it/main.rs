@@ -3,6 +3,6 @@
 mod architecture;
 mod cli;
 mod events;
-mod kafka;
 mod generate;
+mod kafka;
 mod reference;
