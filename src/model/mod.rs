@@ -8,6 +8,7 @@ mod calibration;
 mod config;
 mod fused;
 mod graph_layer;
+pub mod items;
 mod layers;
 mod loss;
 mod network;

@@ -1,7 +1,20 @@
 //! Labels, data sets, training, evaluation and promotion.
 
 mod adamw;
+pub mod bgnbd;
+pub mod corpus;
 mod example;
+pub mod examples;
+pub mod heads;
+pub mod history;
+pub mod items;
+pub mod kinds;
+pub mod labels;
+pub mod logistic;
+pub mod metrics;
+mod parallel;
+pub mod schedule;
+mod simplex;
 mod trainer;
 
 pub use example::Example;
