@@ -3,10 +3,12 @@
 mod adamw;
 pub mod bgnbd;
 pub mod corpus;
+pub mod dataset;
 mod example;
 pub mod examples;
 pub mod heads;
 pub mod history;
+pub mod item_training;
 pub mod items;
 pub mod kinds;
 pub mod labels;
