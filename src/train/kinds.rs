@@ -45,6 +45,17 @@ impl Survey {
         survey.names.remove("");
         Ok(survey)
     }
+
+    /// Adds what was found in another file.
+    pub fn add(&mut self, other: Self) {
+        for (name, count) in other.names {
+            *self.names.entry(name).or_default() += count;
+        }
+        self.range_ms = match (self.range_ms, other.range_ms) {
+            (Some(mine), Some(theirs)) => Some((mine.0.min(theirs.0), mine.1.max(theirs.1))),
+            (mine, theirs) => mine.or(theirs),
+        };
+    }
 }
 
 /// Why event names cannot be told apart as asked.

@@ -5,6 +5,7 @@ pub mod bgnbd;
 pub mod corpus;
 pub mod dataset;
 mod example;
+pub mod evaluate;
 pub mod examples;
 pub mod heads;
 pub mod history;

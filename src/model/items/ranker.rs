@@ -18,7 +18,7 @@ pub struct Ranker {
 }
 
 /// Most hidden units a ranker may have.
-pub const MAX_HIDDEN: usize = 64;
+const MAX_HIDDEN: usize = 64;
 /// Standardised features are kept within ± this, so that a rare value cannot dominate.
 const CLIP: f32 = 6.0;
 
