@@ -350,8 +350,8 @@ impl Reading {
         if let Some(number) = self.user_numbers.get(user) {
             return Ok(*number);
         }
-        let number = u32::try_from(self.corpus.users.len())
-            .map_err(|_| CorpusError::TooManyRows { count: self.seen })?;
+        let number =
+            u32::try_from(self.corpus.users.len()).map_err(|_| CorpusError::TooManyRows { count: self.seen })?;
         let user = UserId::new(user);
         self.corpus.users.push(user.clone());
         self.user_numbers.insert(user, number);

@@ -49,7 +49,8 @@ pub enum DatasetError {
 
 /// Writes `user_id` (string), `churn` and `purchase` (double), `items` and `discoveries` (list of string).
 pub fn write_predictions(path: &Path, predictions: &[UserPrediction]) -> Result<(), DatasetError> {
-    let file = File::create(path).map_err(|source| DatasetError::Create { path: path.display().to_string(), source })?;
+    let file =
+        File::create(path).map_err(|source| DatasetError::Create { path: path.display().to_string(), source })?;
     let batch = batch_of(predictions)?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;

@@ -180,8 +180,11 @@ fn read(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> Result<Input
         Some(path) => read_items(path)?,
         None => Vec::new(),
     };
-    let item_categories =
-        listed.iter().filter(|item| !item.category.is_empty()).map(|item| (item.id.clone(), item.category.clone())).collect();
+    let item_categories = listed
+        .iter()
+        .filter(|item| !item.category.is_empty())
+        .map(|item| (item.id.clone(), item.category.clone()))
+        .collect();
     let corpus_options = CorpusOptions {
         plan: &plan,
         item_categories,
@@ -294,7 +297,8 @@ fn predict(
         let probabilities = heads.predict(&encoded, options.threads)?;
         for ((user, input, own, lists), probabilities) in seen.into_iter().zip(probabilities) {
             let bought: HashSet<NameHash> = own.bought.iter().map(|node| node.name).collect();
-            let popular = items.model.tables().popular().iter().map(|row| items.model.tables().rows()[*row as usize].item);
+            let popular =
+                items.model.tables().popular().iter().map(|row| items.model.tables().rows()[*row as usize].item);
             predicted.push(Predicted {
                 user: history.users()[user].clone(),
                 probabilities,
@@ -398,9 +402,12 @@ fn measure(
 
 fn nobody(options: &EvaluateOptions, survey: &Survey) -> EvaluateError {
     let day = |ms: i64| {
-        chrono::DateTime::from_timestamp_millis(ms).map_or_else(|| ms.to_string(), |time| time.format("%Y-%m-%d").to_string())
+        chrono::DateTime::from_timestamp_millis(ms)
+            .map_or_else(|| ms.to_string(), |time| time.format("%Y-%m-%d").to_string())
     };
-    let range = survey.range_ms.map_or_else(|| "unknown".to_owned(), |(first, last)| format!("{} to {}", day(first), day(last)));
+    let range = survey
+        .range_ms
+        .map_or_else(|| "unknown".to_owned(), |(first, last)| format!("{} to {}", day(first), day(last)));
     EvaluateError::Nobody { history_days: options.horizons.history_days, range }
 }
 

@@ -248,7 +248,9 @@ impl Baselines {
                 match (head, own) {
                     (Head::Churn, Some(own)) => model.silent_probability(own, f64::from(horizons.churn_days)),
                     (Head::Churn, None) => 1.0,
-                    (Head::Purchase, Some(own)) => 1.0 - model.silent_probability(own, f64::from(horizons.purchase_days)),
+                    (Head::Purchase, Some(own)) => {
+                        1.0 - model.silent_probability(own, f64::from(horizons.purchase_days))
+                    }
                     (Head::Purchase, None) => 0.0,
                 }
             }
@@ -371,7 +373,8 @@ impl<'a, H: History> Training<'a, H> {
                 .iter()
                 .enumerate()
                 .filter(|(_, example)| {
-                    example.cutoff == newest && unit_hash(users[example.user as usize].as_str(), !self.options.seed) < 0.3
+                    example.cutoff == newest
+                        && unit_hash(users[example.user as usize].as_str(), !self.options.seed) < 0.3
                 })
                 .map(|(place, _)| place)
                 .collect();
@@ -422,7 +425,11 @@ impl<'a, H: History> Training<'a, H> {
         self.finish_spec()?;
         let network = self.network_examples()?;
         let config = NetworkConfig::for_spec(&self.spec);
-        let settings = TrainSettings { threads: self.options.threads, epochs: self.options.max_epochs, ..TrainSettings::default() };
+        let settings = TrainSettings {
+            threads: self.options.threads,
+            epochs: self.options.max_epochs,
+            ..TrainSettings::default()
+        };
         let (past_examples, held_examples) = (network.past(), network.held_out());
         let mut on_step = |progress: &super::Progress| {
             if let Some(epoch) = &progress.report {
@@ -683,7 +690,8 @@ impl<'a, H: History> Training<'a, H> {
             };
             predictions.iter().zip(held).map(of).collect()
         };
-        let calibration = Calibration { churn: Platt::fit(&log_odds(Head::Churn)), purchase: Platt::fit(&log_odds(Head::Purchase)) };
+        let calibration =
+            Calibration { churn: Platt::fit(&log_odds(Head::Churn)), purchase: Platt::fit(&log_odds(Head::Purchase)) };
         let baselines = self.baselines(Part::Past, wides.to_vec());
         let mut thresholds = [0.5; 2];
         let mut metrics = [BTreeMap::new(), BTreeMap::new()];

@@ -204,9 +204,10 @@ fn lists_at(
         }
         let set = CandidateSet::of(tables, items, at_ms);
         let labelled = || {
-            set.candidates().iter().enumerate().map(|(place, candidate)| {
-                (set.features(place), bought.contains(&candidate.item), candidate.bought)
-            })
+            set.candidates()
+                .iter()
+                .enumerate()
+                .map(|(place, candidate)| (set.features(place), bought.contains(&candidate.item), candidate.bought))
         };
         let count = |items: usize| u32::try_from(items).unwrap_or(u32::MAX);
         lists[0].push(labelled().map(|(features, hit, _)| (features, hit)), count(bought.len()));

@@ -206,10 +206,8 @@ mod tests {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(3);
         let truth = [1.0_f32, -2.0, 0.0, 0.5];
         let inputs: Vec<f32> = (0..4 * 20_000).map(|_| random.random::<f32>() * 2.0 - 1.0).collect();
-        let labels: Vec<bool> = inputs
-            .chunks(4)
-            .map(|row| random.random_bool(sigmoid(f64::from(0.3 + dot(&truth, row)))))
-            .collect();
+        let labels: Vec<bool> =
+            inputs.chunks(4).map(|row| random.random_bool(sigmoid(f64::from(0.3 + dot(&truth, row))))).collect();
         let model = Logistic::fit(Examples { inputs: &inputs, width: 4, labels: &labels }, 1e-6);
         for (found, expected) in model.weights.iter().zip(truth) {
             assert!((found - expected).abs() < 0.12, "{model:?}");

@@ -211,9 +211,7 @@ pub fn paired_auc_difference(
         let drawn: Vec<usize> = (0..labels.len()).map(|_| random.random_range(0..labels.len())).collect();
         let pick = |scores: &[f64]| drawn.iter().map(|index| scores[*index]).collect::<Vec<_>>();
         let drawn_labels: Vec<bool> = drawn.iter().map(|index| labels[*index]).collect();
-        if let (Some(a), Some(b)) =
-            (roc_auc(&drawn_labels, &pick(first)), roc_auc(&drawn_labels, &pick(second)))
-        {
+        if let (Some(a), Some(b)) = (roc_auc(&drawn_labels, &pick(first)), roc_auc(&drawn_labels, &pick(second))) {
             differences.push(a - b);
         }
     }

@@ -110,11 +110,7 @@ impl UserItems {
     }
 
     /// The same from views that are expanded already.
-    pub fn of_expanded(
-        click: Option<&ExpandedView>,
-        purchase: Option<&ExpandedView>,
-        purchase_day_count: u32,
-    ) -> Self {
+    pub fn of_expanded(click: Option<&ExpandedView>, purchase: Option<&ExpandedView>, purchase_day_count: u32) -> Self {
         let nodes = |view: Option<&ExpandedView>, kind| view.map_or_else(Vec::new, |view| view.nodes_of(kind).to_vec());
         Self {
             bought: nodes(purchase, NameKind::Item),
@@ -189,9 +185,8 @@ impl<'a> Collector<'a> {
         let bought = own_nodes(&user.bought, as_of_s, half_lives);
         let seen = own_nodes(&user.seen, as_of_s, half_lives);
         let categories = own_nodes(&user.categories, as_of_s, half_lives);
-        let sums = |own: &[Own]| {
-            [own.iter().map(|own| own.short).sum::<f32>(), own.iter().map(|own| own.long).sum::<f32>()]
-        };
+        let sums =
+            |own: &[Own]| [own.iter().map(|own| own.short).sum::<f32>(), own.iter().map(|own| own.long).sum::<f32>()];
         let days = user.purchase_day_count as f32;
         let lines: f32 = bought.iter().map(|own| own.node.count as f32).sum();
         let repeats = if lines > 0.0 { 1.0 - bought.len() as f32 / lines } else { 0.0 };
@@ -225,7 +220,8 @@ impl<'a> Collector<'a> {
             let known = row.map(|row| &self.tables.rows()[row as usize]);
             let own = bought_place.get(&item).map(|place| &self.bought[*place]);
             let seen = seen_place.get(&item).map(|place| &self.seen[*place]);
-            let category = known.map_or_else(|| own.map_or(NameHash(0), |own| own.node.category), |known| known.category);
+            let category =
+                known.map_or_else(|| own.map_or(NameHash(0), |own| own.node.category), |known| known.category);
             let habit = category_place.get(&category).map(|place| &self.categories[*place]);
             let mut features = [0.0; FEATURE_WIDTH];
             if let Some(own) = own {

@@ -73,7 +73,9 @@ impl ItemModel {
                 &ranker.hidden_bias,
                 &ranker.output,
             ];
-            parts.extend(prefix.into_iter().zip(values).map(|(name, values)| Part::f32(name, values.iter().copied(), 1)));
+            parts.extend(
+                prefix.into_iter().zip(values).map(|(name, values)| Part::f32(name, values.iter().copied(), 1)),
+            );
         }
         let views = parts
             .iter()
@@ -130,8 +132,14 @@ impl ItemModel {
 }
 
 /// Tensor names of the two rankers, in the order of the ranker's fields.
-const ITEMS: [&str; 6] =
-    ["items.mean", "items.inverse_deviation", "items.linear", "items.hidden_weights", "items.hidden_bias", "items.output"];
+const ITEMS: [&str; 6] = [
+    "items.mean",
+    "items.inverse_deviation",
+    "items.linear",
+    "items.hidden_weights",
+    "items.hidden_bias",
+    "items.output",
+];
 const DISCOVERIES: [&str; 6] = [
     "discoveries.mean",
     "discoveries.inverse_deviation",

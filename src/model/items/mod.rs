@@ -60,7 +60,8 @@ impl ItemModel {
     pub fn recommend(&self, user: &UserItems, as_of_ms: i64) -> ItemLists {
         let set = CandidateSet::of(&self.tables, user, as_of_ms);
         let all = set.candidates().iter().enumerate().map(|(index, _)| index);
-        let fresh = set.candidates().iter().enumerate().filter(|(_, candidate)| !candidate.bought).map(|(index, _)| index);
+        let fresh =
+            set.candidates().iter().enumerate().filter(|(_, candidate)| !candidate.bought).map(|(index, _)| index);
         ItemLists { items: self.rank(&set, &self.items, all), discoveries: self.rank(&set, &self.discoveries, fresh) }
     }
 

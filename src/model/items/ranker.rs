@@ -58,7 +58,8 @@ impl Ranker {
     /// Whether the parts fit together and are finite.
     pub(super) fn is_valid(&self) -> bool {
         let (width, hidden) = (self.width(), self.hidden());
-        let parts = [&self.mean, &self.inverse_deviation, &self.linear, &self.hidden_weights, &self.hidden_bias, &self.output];
+        let parts =
+            [&self.mean, &self.inverse_deviation, &self.linear, &self.hidden_weights, &self.hidden_bias, &self.output];
         width == super::FEATURE_WIDTH
             && hidden <= MAX_HIDDEN
             && self.inverse_deviation.len() == width

@@ -75,7 +75,8 @@ impl ItemTables {
             neighbours.iter().all(|row| *row == Self::NO_ROW || (*row as usize) < rows.len()),
             "a neighbour is a row"
         );
-        let mut tables = Self { rows, neighbours, similarities, neighbour_count, half_life_days, names, ..Self::default() };
+        let mut tables =
+            Self { rows, neighbours, similarities, neighbour_count, half_life_days, names, ..Self::default() };
         tables.index();
         tables
     }

@@ -98,7 +98,10 @@ mod tests {
         baskets.extend(vec![vec![2, 3]; 30]);
         baskets.push(vec![1, 2]);
         let found = find(&baskets, 4, 2, 2);
-        assert_eq!(found.rows, [1, ItemTables::NO_ROW, 0, ItemTables::NO_ROW, 3, ItemTables::NO_ROW, 2, ItemTables::NO_ROW]);
+        assert_eq!(
+            found.rows,
+            [1, ItemTables::NO_ROW, 0, ItemTables::NO_ROW, 3, ItemTables::NO_ROW, 2, ItemTables::NO_ROW]
+        );
         assert!(found.similarities[0] > 0.7 && found.similarities[1] == 0.0);
         assert_eq!(found, find(&baskets, 4, 2, 1));
     }

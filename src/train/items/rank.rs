@@ -255,8 +255,7 @@ impl Adam {
         let correct1 = 1.0 - BETA1.powi(self.steps);
         let correct2 = 1.0 - BETA2.powi(self.steps);
         let moments = parameters(&mut self.first).into_iter().zip(parameters(&mut self.second));
-        for ((values, slopes), (first, second)) in
-            parameters(ranker).into_iter().zip(parameters(gradient)).zip(moments)
+        for ((values, slopes), (first, second)) in parameters(ranker).into_iter().zip(parameters(gradient)).zip(moments)
         {
             for ((value, slope), (first, second)) in
                 values.iter_mut().zip(slopes.iter()).zip(first.iter_mut().zip(second.iter_mut()))

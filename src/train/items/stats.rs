@@ -53,12 +53,7 @@ pub struct TableBuilder {
 impl TableBuilder {
     /// A builder for a moment (milliseconds since the Unix epoch).
     pub fn new(as_of_ms: i64, params: &GraphParams) -> Self {
-        Self {
-            as_of_s: as_of_ms.div_euclid(1_000),
-            params: params.clone(),
-            stats: HashMap::new(),
-            baskets: Vec::new(),
-        }
+        Self { as_of_s: as_of_ms.div_euclid(1_000), params: params.clone(), stats: HashMap::new(), baskets: Vec::new() }
     }
 
     /// Adds one user's items as of the builder's moment.
@@ -122,7 +117,8 @@ impl TableBuilder {
             })
             .collect();
         let row_of: HashMap<NameHash, u32> = (0..).zip(&rows).map(|(row, item)| (item.item, row)).collect();
-        let to_rows = |items: &[NameHash]| -> Vec<u32> { items.iter().filter_map(|item| row_of.get(item).copied()).collect() };
+        let to_rows =
+            |items: &[NameHash]| -> Vec<u32> { items.iter().filter_map(|item| row_of.get(item).copied()).collect() };
         let bought: usize = self.baskets.iter().map(|(bought, _)| bought.len()).sum();
         // Where few things are bought, what was looked at together says more than nothing.
         let use_seen = bought < 8 * self.baskets.len();
