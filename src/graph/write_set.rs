@@ -65,6 +65,11 @@ impl WriteSet {
         &self.users
     }
 
+    /// Whether this batch changed the graph of `user`.
+    pub fn has_changed(&self, user: &str) -> bool {
+        self.places.contains_key(user)
+    }
+
     /// The graph of `user` as this batch leaves it: changed or committed.
     pub fn graph(&self, state: &PartitionState, user: &str) -> Option<Arc<UserGraph>> {
         match self.places.get(user) {

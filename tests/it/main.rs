@@ -6,3 +6,4 @@ mod events;
 mod generate;
 mod kafka;
 mod reference;
+mod simulation;

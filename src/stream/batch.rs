@@ -1,0 +1,315 @@
+//! One micro-batch: fold, take the users that are due, score, decide, commit, publish.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracing::debug;
+
+use super::{
+    Commit, OutputRecord, Sink, Source, Step, StreamError, StreamThread, TimeMode,
+    fold::{FoldContext, Folded},
+    outputs::{DeadLetters, Decided, DecisionContext, OutputNames, Refusal},
+    report::{BatchReport, Stopwatch},
+    score::score_all_blocking,
+    thread::Owned,
+};
+use crate::{
+    event::{PartitionId, UserId, View},
+    graph::{UserGraph, WriteSet, due},
+    score::{ScoreRequest, Scored},
+};
+
+/// What a batch does to one partition; private until it is published.
+struct Work {
+    write_set: WriteSet,
+    /// The partition's event time after this batch.
+    watermark_ms: Option<i64>,
+    record_count: usize,
+    /// Users taken from the timers, with the instants they were taken at.
+    due: Vec<(UserId, i64)>,
+}
+
+/// A user to score.
+struct Target {
+    partition: PartitionId,
+    user: UserId,
+}
+
+impl<L: Source + Sink> StreamThread<L> {
+    /// Handles what was collected, and the users who are due. Nothing is changed before the commit returned success.
+    pub(super) fn batch_blocking(&mut self) -> Result<Step, StreamError> {
+        let mut report = BatchReport::default();
+        let mut letters = DeadLetters::default();
+        let mut watch = Stopwatch::start();
+        let mut work = self.fold_batch(&mut letters, &mut report);
+        self.take_due(&mut work);
+        let (targets, requests) = self.targets_of(&work, &mut report);
+        work.retain(|_, work| work.record_count > 0 || !work.due.is_empty());
+        if work.is_empty() {
+            return Ok(Step::Idle);
+        }
+        watch.lap("fold");
+        let scores = score_all_blocking(self.parts.scorer.as_ref(), &requests, self.parts.params.scoring_attempts)?;
+        watch.lap("score");
+        let mut outputs = Vec::with_capacity(targets.len());
+        let mut decided = Vec::with_capacity(targets.len());
+        for ((target, request), scored) in targets.iter().zip(&requests).zip(scores) {
+            decided.push(match scored {
+                Some(scored) => Some(self.decide_blocking(&work, target, request, &scored, &mut outputs)?),
+                None => {
+                    self.dead_letter_user(target, &mut letters, &mut report);
+                    None
+                }
+            });
+        }
+        for decided in decided.iter().flatten() {
+            report.note_decision(decided);
+        }
+        report.dead_letter_count = letters.records.len() as u64;
+        outputs.append(&mut letters.records);
+        watch.lap("decide");
+        let positions =
+            work.iter().map(|(&partition, work)| (partition, work.write_set.progress().next_offsets)).collect();
+        let commit = Commit { outputs, positions };
+        if let Err(error) = self.with_retries(|log| log.commit_blocking(&commit))? {
+            self.drop_batch(work);
+            return self.go_on_after(error);
+        }
+        watch.lap("commit");
+        self.publish(work, &commit, &targets, &requests, decided);
+        watch.lap("publish");
+        self.report(&report);
+        Ok(Step::Committed)
+    }
+
+    fn fold_batch(&self, letters: &mut DeadLetters, report: &mut BatchReport) -> BTreeMap<PartitionId, Work> {
+        let mut work: BTreeMap<PartitionId, Work> = self
+            .owned
+            .iter()
+            .map(|(&partition, owned)| {
+                let write_set = WriteSet::on(&owned.handle.state);
+                (partition, Work { write_set, watermark_ms: None, record_count: 0, due: Vec::new() })
+            })
+            .collect();
+        let fold = FoldContext { decoder: &self.parts.decoder, params: &self.parts.params.graph };
+        for record in self.batch.iter() {
+            let partition = record.origin.partition;
+            let (Some(owned), Some(work)) = (self.owned.get(&partition), work.get_mut(&partition)) else {
+                // After an abort the log still reads where it was; the restore moves it back and the record comes again.
+                debug_assert!(
+                    self.pending.contains(&partition),
+                    "a record of partition {partition}, which is not ours"
+                );
+                continue;
+            };
+            match fold.fold(&mut work.write_set, &owned.handle.state, &record, &mut report.cleaning) {
+                Folded::Before => {
+                    debug!(origin = ?record.origin, "skipped: handled before");
+                    continue;
+                }
+                Folded::Done => {}
+                Folded::Rejected(reject) => {
+                    let refusal =
+                        Refusal { reason: reject.reason.name(), field: reject.field, message: &reject.message };
+                    letters.add(self.topic_of(record.origin.view), &record, &refusal);
+                }
+            }
+            work.record_count += 1;
+            report.record_count[record.origin.view.index()] += 1;
+            report.oldest_ms = Some(report.oldest_ms.unwrap_or(i64::MAX).min(record.timestamp_ms));
+        }
+        work
+    }
+
+    /// Moves event time on and takes the users whose instants have come.
+    fn take_due(&mut self, work: &mut BTreeMap<PartitionId, Work>) {
+        let params = &self.parts.params;
+        let now_ms = self.parts.clock.now_ms();
+        self.has_backlog = false;
+        for (partition, work) in work {
+            let Some(owned) = self.owned.get_mut(partition) else { continue };
+            let folded_ms = work.write_set.progress().watermark_ms(params.topic_skew_ms);
+            let watermark_ms = match params.time {
+                TimeMode::Replay => folded_ms,
+                TimeMode::Live { grace_ms } => folded_ms.max(folded_ms.map(|_| now_ms.saturating_sub(grace_ms))),
+            };
+            work.watermark_ms = watermark_ms.max(owned.handle.watermark_ms());
+            if let Some(watermark_ms) = work.watermark_ms {
+                work.due = owned.timers.take_due(watermark_ms, params.max_due_users);
+                self.has_backlog |= owned.timers.is_due(watermark_ms);
+            }
+        }
+    }
+
+    /// Who is scored: every user whose graph changed, and every due one whose moment has moved on.
+    fn targets_of(
+        &self,
+        work: &BTreeMap<PartitionId, Work>,
+        report: &mut BatchReport,
+    ) -> (Vec<Target>, Vec<ScoreRequest<UserGraph>>) {
+        let (mut targets, mut requests) = (Vec::new(), Vec::new());
+        let mut push = |partition, user: &UserId, graph: Arc<UserGraph>, as_of_ms| {
+            targets.push(Target { partition, user: user.clone() });
+            requests.push(ScoreRequest { graph, as_of_ms });
+        };
+        for (&partition, work) in work {
+            let (Some(owned), Some(watermark_ms)) = (self.owned.get(&partition), work.watermark_ms) else { continue };
+            for (user, graph) in work.write_set.users() {
+                if let Some(as_of_ms) = due::as_of_ms(graph, watermark_ms) {
+                    push(partition, user, Arc::clone(graph), as_of_ms);
+                }
+            }
+            for (user, _) in &work.due {
+                if work.write_set.has_changed(user.as_str()) {
+                    continue;
+                }
+                let Some(graph) = owned.handle.state.graphs.get(user.as_str()) else { continue };
+                let Some(as_of_ms) = due::as_of_ms(&graph, watermark_ms) else { continue };
+                let scored_ms = owned.handle.scores.get(user.as_str()).map(|score| score.as_of_ms);
+                if scored_ms.is_none_or(|scored_ms| scored_ms < as_of_ms) {
+                    report.due_user_count += 1;
+                    push(partition, user, graph, as_of_ms);
+                }
+            }
+        }
+        (targets, requests)
+    }
+
+    fn decide_blocking(
+        &self,
+        work: &BTreeMap<PartitionId, Work>,
+        target: &Target,
+        request: &ScoreRequest<UserGraph>,
+        scored: &Scored,
+        outputs: &mut Vec<OutputRecord>,
+    ) -> Result<Decided, StreamError> {
+        // Targets come from these two maps, see `targets_of`.
+        let (owned, work) = (&self.owned[&target.partition], &work[&target.partition]);
+        let context = DecisionContext {
+            scorer: self.parts.scorer.as_ref(),
+            params: &self.parts.decision,
+            reason_limit: self.parts.params.reason_limit,
+            partition: target.partition,
+            positions: work.write_set.progress().next_offsets,
+            names: OutputNames {
+                batch: work.write_set.names(&owned.handle.state),
+                catalogue: self.parts.catalogue.as_ref(),
+            },
+        };
+        let previous = owned.handle.scores.get(target.user.as_str());
+        context.decide_blocking(&target.user, request, scored, previous.as_deref(), outputs)
+    }
+
+    /// Undoes a batch that was not committed: the timers are the only thing it took out of the thread's state.
+    ///
+    /// The scores of a partition whose batch had no records are read again: should its outputs be there against all
+    /// promises, nothing in its positions would show it, and they would be written twice.
+    fn drop_batch(&mut self, work: BTreeMap<PartitionId, Work>) {
+        for (partition, work) in work {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            for (user, due_ms) in work.due {
+                owned.timers.schedule(&user, due_ms);
+            }
+            owned.are_scores_stale |= work.record_count == 0;
+        }
+    }
+
+    /// Makes the batch visible. The commit returned success (TXN-2).
+    fn publish(
+        &mut self,
+        work: BTreeMap<PartitionId, Work>,
+        commit: &Commit,
+        targets: &[Target],
+        requests: &[ScoreRequest<UserGraph>],
+        decided: Vec<Option<Decided>>,
+    ) {
+        let mut published = Vec::with_capacity(work.len());
+        for (partition, Work { write_set, watermark_ms, due, .. }) in work {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            let changed = write_set.users().to_vec();
+            write_set.publish(&owned.handle.state);
+            debug_assert_eq!(
+                Some(&owned.handle.state.progress().next_offsets),
+                commit.positions.get(&partition),
+                "POS-2: the state stands at the committed positions"
+            );
+            owned.handle.set_watermark_ms(watermark_ms);
+            // Users who were not due after all; the others are scheduled with their scores below.
+            for (user, _) in due {
+                reschedule(owned, &user, watermark_ms);
+            }
+            published.push((partition, changed));
+        }
+        for ((target, request), decided) in targets.iter().zip(requests).zip(decided) {
+            let Some(owned) = self.owned.get_mut(&target.partition) else { continue };
+            if let Some(decided) = decided {
+                owned.handle.scores.insert(target.user.clone(), decided.score);
+            }
+            if let Some(due_ms) = due::next_due_ms(&request.graph, request.as_of_ms) {
+                owned.timers.schedule(&target.user, due_ms);
+            }
+        }
+        for (partition, changed) in published {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            self.parts.snapshots.published(&owned.handle, &changed);
+            if !self.parts.snapshots.is_writing(partition) {
+                sweep_names(owned);
+            }
+        }
+    }
+
+    /// The user could not be scored: its records of this batch go to the dead letters too. They stay folded, because the
+    /// state is a fold of the whole input; sent again they are known by their ids.
+    fn dead_letter_user(&self, target: &Target, letters: &mut DeadLetters, report: &mut BatchReport) {
+        let Some(owned) = self.owned.get(&target.partition) else { return };
+        let committed = owned.handle.state.progress();
+        for record in self.batch.iter() {
+            let is_users = record.origin.partition == target.partition
+                && record.key == Some(target.user.as_str().as_bytes())
+                && !committed.has_folded(record.origin.view, record.origin.offset);
+            let refusal = Refusal {
+                reason: super::SCORING_FAILED,
+                field: "record",
+                message: "the user cannot be scored; the event is folded",
+            };
+            if is_users && letters.add(self.topic_of(record.origin.view), &record, &refusal) {
+                report.scoring_failed_count += 1;
+            }
+        }
+    }
+
+    fn topic_of(&self, view: View) -> &str {
+        &self.parts.params.input_topics[view.index()]
+    }
+
+    fn report(&self, report: &BatchReport) {
+        let now_ms = self.parts.clock.now_ms();
+        report.record(now_ms);
+        self.show_partitions();
+        self.status.send_modify(|status| {
+            status.batch_count += 1;
+            status.record_count += report.all_records();
+            status.score_count += report.score_count;
+            status.alert_count += report.alerts.len() as u64;
+            status.dead_letter_count += report.dead_letter_count;
+            status.last_commit_ms = Some(now_ms);
+        });
+    }
+}
+
+fn reschedule(owned: &mut Owned, user: &UserId, watermark_ms: Option<i64>) {
+    let Some(graph) = owned.handle.state.graphs.get(user.as_str()) else { return };
+    let Some(as_of_ms) = watermark_ms.and_then(|watermark_ms| due::as_of_ms(&graph, watermark_ms)) else { return };
+    if let Some(due_ms) = due::next_due_ms(&graph, as_of_ms) {
+        owned.timers.schedule(user, due_ms);
+    }
+}
+
+/// Names are swept when the table has doubled; small tables are left alone.
+fn sweep_names(owned: &mut Owned) {
+    const SMALL_TABLE_NAMES: usize = 50_000;
+    let names = &owned.handle.state.names;
+    if names.len() > SMALL_TABLE_NAMES.max(2 * owned.swept_name_count) {
+        owned.handle.state.sweep_names();
+        owned.swept_name_count = owned.handle.state.names.len();
+    }
+}

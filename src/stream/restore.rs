@@ -1,0 +1,135 @@
+//! Building a partition's state: newest snapshot, then the input log up to the committed positions, then the last scores.
+//!
+//! Nothing is scored here. What was scored before the restart is in the `scores` topic, and what was due and not yet
+//! scored comes up again by itself, because due times are a function of the graphs.
+
+use tracing::error;
+
+use super::{
+    GapPolicy, PartitionHandle, Sink, SnapshotStore, Source, StreamError, StreamParams, fold::FoldContext, outputs,
+    timers::DueTimers,
+};
+use crate::{
+    decision::ScoreBook,
+    event::{Offset, PartitionId, Positions, View},
+    graph::{PartitionState, WriteSet, due},
+};
+
+/// What a restore made.
+pub(super) struct Restored {
+    pub(super) handle: PartitionHandle,
+    pub(super) timers: DueTimers,
+    /// Records folded again.
+    pub(super) record_count: u64,
+    /// Whether a snapshot shortened it.
+    pub(super) from_snapshot: bool,
+    /// Stored scores that could not be read. Their users are scored again.
+    pub(super) unreadable_score_count: u64,
+}
+
+/// Restores `partition` at `committed`.
+pub(super) fn restore_blocking<L: Source + Sink>(
+    log: &mut L,
+    snapshots: &mut dyn SnapshotStore,
+    fold: FoldContext<'_>,
+    params: &StreamParams,
+    partition: PartitionId,
+    committed: Positions,
+) -> Result<Restored, StreamError> {
+    let end = log.end_blocking(partition)?;
+    if !committed.at_or_before(&end) {
+        return Err(StreamError::LogShrank { partition, committed, end });
+    }
+    let loaded = snapshots
+        .load_blocking(partition, &committed)
+        .map_err(|message| StreamError::Snapshot { partition, message })?;
+    let from_snapshot = loaded.is_some();
+    let state = loaded.unwrap_or_else(|| PartitionState::new(partition));
+    let from = state.progress().next_offsets;
+    debug_assert!(from.at_or_before(&committed), "POS-2: snapshot at {from}, committed {committed}");
+    let from = after_gap(log, params, partition, from, committed)?;
+
+    let mut record_count = 0;
+    log.replay_blocking(partition, from, committed, &mut |batch| {
+        record_count += batch.len() as u64;
+        fold.fold_into(&state, batch);
+    })?;
+    finish_at(&state, committed);
+    debug_assert_eq!(
+        state.progress().next_offsets,
+        committed,
+        "POS-2: a restored state stands at the committed positions"
+    );
+
+    let handle = PartitionHandle::new(state, ScoreBook::default());
+    let (timers, unreadable_score_count) = read_scores_blocking(log, &handle)?;
+    Ok(Restored { handle, timers, record_count, from_snapshot, unreadable_score_count })
+}
+
+/// Reads the last scores of a partition into its book and schedules its users anew. Returns also how many stored scores could
+/// not be read.
+pub(super) fn read_scores_blocking<L: Sink>(
+    log: &mut L,
+    handle: &PartitionHandle,
+) -> Result<(DueTimers, u64), StreamError> {
+    let mut unreadable_score_count = 0;
+    log.read_scores_blocking(handle.state.partition(), &mut |key, payload| {
+        if !outputs::restore_into(&handle.scores, key, payload) {
+            unreadable_score_count += 1;
+        }
+    })?;
+    Ok((timers_of(&handle.state, &handle.scores), unreadable_score_count))
+}
+
+/// Aborted records and markers at the end of a range are passed without being delivered.
+fn finish_at(state: &PartitionState, committed: Positions) {
+    let mut write_set = WriteSet::on(state);
+    for view in View::ALL {
+        let last = Offset(committed.get(view).0 - 1);
+        if last.0 >= 0 && !write_set.progress().has_folded(view, last) {
+            write_set.skip(view, last);
+        }
+    }
+    write_set.publish(state);
+}
+
+/// Where the replay begins: at the state's own positions, unless retention has passed them.
+fn after_gap<L: Source>(
+    log: &mut L,
+    params: &StreamParams,
+    partition: PartitionId,
+    from: Positions,
+    committed: Positions,
+) -> Result<Positions, StreamError> {
+    let earliest = log.earliest_blocking(partition)?;
+    let mut begin = from;
+    for view in View::ALL {
+        let (state, earliest) = (from.get(view), earliest.get(view).min(committed.get(view)));
+        if state >= earliest {
+            continue;
+        }
+        match params.gap {
+            GapPolicy::Refuse => return Err(StreamError::Gap { partition, view, state, earliest }),
+            GapPolicy::Accept => {
+                error!(%partition, view = view.name(), %state, %earliest, "records are gone: going on without them");
+                begin.set(view, earliest);
+            }
+        }
+    }
+    Ok(begin)
+}
+
+/// Schedules every user: at the next due instant after its last score, or at once when it has none.
+fn timers_of(state: &PartitionState, scores: &ScoreBook) -> DueTimers {
+    let mut timers = DueTimers::default();
+    state.graphs.for_each(|user, graph| {
+        let due_ms = match scores.get(user.as_str()) {
+            Some(score) => due::next_due_ms(graph, score.as_of_ms),
+            None => graph.last_event_ms(),
+        };
+        if let Some(due_ms) = due_ms {
+            timers.schedule(user, due_ms);
+        }
+    });
+    timers
+}

@@ -1,0 +1,98 @@
+//! When silent users are due: an ordered set in memory, rebuilt from the graphs on restore.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+};
+
+use crate::{event::UserId, graph::TextHashBuilder};
+
+/// Users by the instant they are due. At most one instant a user counts; others in the heap are left to run out.
+///
+/// An active user is put off at every event. That costs one look-up: the earlier instant stays in the heap, and when it
+/// comes the caller finds that the user is not due and schedules the next one.
+#[derive(Debug, Default)]
+pub(super) struct DueTimers {
+    heap: BinaryHeap<Reverse<(i64, UserId)>>,
+    /// The earliest instant in the heap that counts for each user.
+    scheduled: HashMap<UserId, i64, TextHashBuilder>,
+}
+
+impl DueTimers {
+    /// Makes sure that `user` comes up at `due_ms` or earlier.
+    pub(super) fn schedule(&mut self, user: &UserId, due_ms: i64) {
+        if self.scheduled.get(user).is_some_and(|scheduled_ms| *scheduled_ms <= due_ms) {
+            return;
+        }
+        self.scheduled.insert(user.clone(), due_ms);
+        self.heap.push(Reverse((due_ms, user.clone())));
+        // Instants that no longer count are dropped before they outnumber those that do (LIM-1).
+        if self.heap.len() > 64 + 2 * self.scheduled.len() {
+            let Self { heap, scheduled } = self;
+            heap.retain(|Reverse((due_ms, user))| scheduled.get(user) == Some(due_ms));
+        }
+    }
+
+    /// Takes the users due at or before `now_ms`, earliest first, at most `limit`. Each must be scheduled again.
+    pub(super) fn take_due(&mut self, now_ms: i64, limit: usize) -> Vec<(UserId, i64)> {
+        let mut due = Vec::new();
+        while due.len() < limit
+            && let Some(Reverse((due_ms, _))) = self.heap.peek()
+            && *due_ms <= now_ms
+            && let Some(Reverse((due_ms, user))) = self.heap.pop()
+        {
+            if self.scheduled.get(&user) == Some(&due_ms) {
+                self.scheduled.remove(&user);
+                due.push((user, due_ms));
+            }
+        }
+        due
+    }
+
+    /// Whether someone is due at or before `now_ms`.
+    pub(super) fn is_due(&self, now_ms: i64) -> bool {
+        self.heap.peek().is_some_and(|Reverse((due_ms, _))| *due_ms <= now_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(number: u32) -> UserId {
+        UserId::new(&format!("u{number}"))
+    }
+
+    #[test]
+    fn users_come_up_in_order_and_once() {
+        let mut timers = DueTimers::default();
+        for (number, due_ms) in [(1, 30), (2, 10), (3, 20), (2, 5), (1, 40)] {
+            timers.schedule(&user(number), due_ms);
+        }
+        assert!(!timers.is_due(4));
+        assert_eq!(timers.take_due(20, 10), [(user(2), 5), (user(3), 20)]);
+        assert_eq!(timers.take_due(25, 10), []);
+        assert_eq!(timers.take_due(100, 10), [(user(1), 30)]);
+        assert!(!timers.is_due(i64::MAX));
+    }
+
+    #[test]
+    fn the_limit_leaves_the_rest_for_later() {
+        let mut timers = DueTimers::default();
+        for number in 0..5 {
+            timers.schedule(&user(number), i64::from(number));
+        }
+        assert_eq!(timers.take_due(100, 2).len(), 2);
+        assert_eq!(timers.take_due(100, 10).len(), 3);
+    }
+
+    #[test]
+    fn instants_that_do_not_count_are_bounded() {
+        let mut timers = DueTimers::default();
+        for due_ms in (0..10_000).rev() {
+            timers.schedule(&user(1), due_ms);
+        }
+        assert!(timers.heap.len() <= 70, "{}", timers.heap.len());
+        assert_eq!(timers.take_due(10_000, 10), [(user(1), 0)]);
+    }
+}

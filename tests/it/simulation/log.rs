@@ -1,0 +1,108 @@
+//! The in-memory log, honest or broken on purpose.
+
+use std::collections::BTreeMap;
+
+use undercurrent::{
+    event::{Offset, PartitionId, Positions, View},
+    stream::{
+        BatchLimits, Commit, LogError, Polled, RecordBatch, Sink, Source,
+        memory::{MemoryLog, is_crash},
+    },
+};
+
+/// What is wrong with the log. Each is a bug that a log, or a loop that uses it wrongly, could have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Defect {
+    /// Nothing.
+    None,
+    /// Every tenth commit answers success and does nothing: the state is published without a commit.
+    CommitsNothing,
+    /// Outputs are committed first and positions after them, in a second transaction.
+    PositionsApart,
+    /// Every tenth commit writes its outputs and forgets its positions.
+    PositionsLost,
+    /// Reading begins one record too late after every restore.
+    LosesRecord,
+    /// The scores that a restore reads are missing.
+    ForgetsScores,
+}
+
+pub(super) struct SimLog {
+    pub(super) inner: MemoryLog,
+    pub(super) defect: Defect,
+    pub(super) commit_count: u64,
+    /// Records delivered again after a restore, as a log may do.
+    pub(super) redelivered_count: i64,
+}
+
+impl Source for SimLog {
+    fn poll_blocking(&mut self, limits: &BatchLimits, batch: &mut RecordBatch) -> Result<Polled, LogError> {
+        self.inner.poll_blocking(limits, batch)
+    }
+
+    fn committed_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        self.inner.committed_blocking(partition)
+    }
+
+    fn earliest_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        self.inner.earliest_blocking(partition)
+    }
+
+    fn end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        self.inner.end_blocking(partition)
+    }
+
+    fn replay_blocking(
+        &mut self,
+        partition: PartitionId,
+        from: Positions,
+        to: Positions,
+        visit: &mut dyn FnMut(&RecordBatch),
+    ) -> Result<(), LogError> {
+        self.inner.replay_blocking(partition, from, to, visit)
+    }
+
+    fn start_at(&mut self, partition: PartitionId, positions: Positions) -> Result<(), LogError> {
+        let mut moved = positions;
+        for view in View::ALL {
+            let next = positions.get(view).0;
+            let shift = if self.defect == Defect::LosesRecord && next > 0 { 1 } else { -self.redelivered_count };
+            moved.set(view, Offset((next + shift).max(0)));
+        }
+        self.inner.start_at(partition, moved)
+    }
+}
+
+impl Sink for SimLog {
+    fn commit_blocking(&mut self, commit: &Commit) -> Result<(), LogError> {
+        self.commit_count += 1;
+        let tenth = self.commit_count.is_multiple_of(10);
+        match self.defect {
+            Defect::CommitsNothing if tenth => Ok(()),
+            Defect::PositionsLost if tenth => {
+                self.inner.commit_blocking(&Commit { outputs: commit.outputs.clone(), positions: BTreeMap::new() })
+            }
+            Defect::PositionsApart => {
+                self.inner.commit_blocking(&Commit { outputs: commit.outputs.clone(), positions: BTreeMap::new() })?;
+                self.inner.commit_blocking(&Commit { outputs: Vec::new(), positions: commit.positions.clone() })
+            }
+            _ => self.inner.commit_blocking(commit),
+        }
+    }
+
+    fn read_scores_blocking(
+        &mut self,
+        partition: PartitionId,
+        visit: &mut dyn FnMut(&[u8], Option<&[u8]>),
+    ) -> Result<(), LogError> {
+        if self.defect == Defect::ForgetsScores {
+            return Ok(());
+        }
+        self.inner.read_scores_blocking(partition, visit)
+    }
+}
+
+/// Whether an error ends this member as a death or a fencing does. Any other fatal error is a violation.
+pub(super) fn is_expected_death(error: &LogError) -> bool {
+    is_crash(error) || error.message.contains("fenced")
+}
