@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::event::{Offset, PartitionId, View};
+use crate::event::{Offset, PartitionId, Positions, View};
 
 /// Ends of the assigned input partitions. Written by the stream thread while it polls, read by metrics and the API.
 #[derive(Debug, Default)]
@@ -20,6 +20,16 @@ impl LagTable {
     /// The newest known end (exclusive, committed records only) of each assigned input partition.
     pub fn ends(&self) -> BTreeMap<(PartitionId, View), Offset> {
         self.ends.lock().map(|ends| ends.clone()).unwrap_or_default()
+    }
+
+    /// The ends of one partition, if all of its topics have been heard of.
+    pub(super) fn ends_of(&self, partition: PartitionId) -> Option<Positions> {
+        let known = self.ends.lock().ok()?;
+        let mut ends = Positions::default();
+        for view in View::ALL {
+            ends.set(view, *known.get(&(partition, view))?);
+        }
+        Some(ends)
     }
 
     /// Takes librdkafka's statistics document.
@@ -76,5 +86,6 @@ mod tests {
             "scores":{"partitions":{"0":{"partition":0,"fetch_state":"active","ls_offset":3}}}}}"#;
         table.update(document, |name| (name == "clicks").then_some(View::Click)).unwrap();
         assert_eq!(table.ends(), BTreeMap::from([((PartitionId(0), View::Click), Offset(7))]));
+        assert_eq!(table.ends_of(PartitionId(0)), None, "two topics are unknown");
     }
 }

@@ -236,7 +236,7 @@ impl Default for KafkaParams {
             security: Security::default(),
             timeouts: Timeouts::default(),
             fetch_wait_max_ms: 5,
-            lag_interval_ms: 5_000,
+            lag_interval_ms: 1_000,
             client_options: BTreeMap::new(),
             consumer_options: BTreeMap::new(),
             producer_options: BTreeMap::new(),
