@@ -14,6 +14,11 @@ impl Probability {
         (value.is_finite() && (0.0..=1.0).contains(&value)).then_some(Self(value))
     }
 
+    /// The nearest number in `[0, 1]`; 0 for 'not a number'.
+    pub fn clamped(value: f32) -> Self {
+        if value.is_nan() { Self(0.0) } else { Self(value.clamp(0.0, 1.0)) }
+    }
+
     /// The number.
     pub fn get(self) -> f32 {
         self.0

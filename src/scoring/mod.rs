@@ -1,5 +1,9 @@
 //! The boundary between the stream and the model: graphs in, scores out. No tensor crosses it.
 
+mod recency;
+
+pub use recency::{RECENCY_VERSION, RecencyScorer};
+
 use crate::{
     graph::UserGraph,
     score::{Reason, ScoreRequest, Scored},
