@@ -1,9 +1,11 @@
 //! Records to graphs: decoding, POS-1, dead letters. The same for the loop and for a restore.
 
+use std::sync::Arc;
+
 use super::{Record, RecordBatch};
 use crate::{
-    event::{CleaningCounts, Decoder, RawRecord, Reason, Reject},
-    graph::{FoldOutcome, GraphParams, PartitionState, WriteSet},
+    event::{CleaningCounts, Decoder, RawRecord, Reason, Reject, UserId},
+    graph::{FoldOutcome, GraphParams, PartitionState, UserGraph, WriteSet},
 };
 
 /// What is constant while folding.
@@ -59,7 +61,13 @@ impl FoldContext<'_> {
     }
 
     /// Folds a whole batch of one partition into its state: for a restore, where rejected records were dealt with before.
-    pub(super) fn fold_into(&self, state: &PartitionState, batch: &RecordBatch) {
+    /// `changed` sees the users it changed.
+    pub(super) fn fold_into(
+        &self,
+        state: &PartitionState,
+        batch: &RecordBatch,
+        changed: impl FnOnce(&[(UserId, Arc<UserGraph>)]),
+    ) {
         let mut write_set = WriteSet::on(state);
         // Counted when they were folded the first time.
         let mut counts = CleaningCounts::default();
@@ -67,6 +75,7 @@ impl FoldContext<'_> {
             debug_assert_eq!(record.origin.partition, state.partition(), "a restore reads one partition");
             self.fold(&mut write_set, state, &record, &mut counts);
         }
+        changed(write_set.users());
         write_set.publish(state);
     }
 }

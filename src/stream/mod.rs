@@ -28,7 +28,7 @@ pub use log::{
 };
 pub use params::{GapPolicy, StreamError, StreamParams, TimeMode};
 pub use partitions::{FoundUser, PartitionHandle, Partitions};
-pub use snapshots::{NoSnapshots, SnapshotStore};
+pub use snapshots::{ArrowSnapshots, NoSnapshots, SnapshotStore};
 pub use status::{PartitionStatus, Phase, StreamStatus};
 pub use thread::{Step, StreamParts, StreamThread};
 

@@ -16,8 +16,8 @@ use crate::{
 /// The committed state of one partition: graphs and the scores written for them. One stream thread writes it (OWN-1).
 #[derive(Debug)]
 pub struct PartitionHandle {
-    /// Graphs, names and positions.
-    pub state: PartitionState,
+    /// Graphs, names and positions; shared with whoever writes a snapshot of them.
+    pub state: Arc<PartitionState>,
     /// The last score and the alert state of every user.
     pub scores: ScoreBook,
     watermark_ms: AtomicI64,
@@ -28,7 +28,7 @@ const NO_WATERMARK: i64 = i64::MIN;
 impl PartitionHandle {
     /// Takes a state with its scores.
     pub fn new(state: PartitionState, scores: ScoreBook) -> Self {
-        Self { state, scores, watermark_ms: AtomicI64::new(NO_WATERMARK) }
+        Self { state: Arc::new(state), scores, watermark_ms: AtomicI64::new(NO_WATERMARK) }
     }
 
     /// The partition's event time after the last commit, milliseconds since the Unix epoch; `None` before the first event.

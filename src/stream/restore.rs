@@ -52,7 +52,7 @@ pub(super) fn restore_blocking<L: Source + Sink>(
     let mut record_count = 0;
     log.replay_blocking(partition, from, committed, &mut |batch| {
         record_count += batch.len() as u64;
-        fold.fold_into(&state, batch);
+        fold.fold_into(&state, batch, |changed| snapshots.replayed(partition, changed));
     })?;
     finish_at(&state, committed);
     debug_assert_eq!(

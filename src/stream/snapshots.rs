@@ -1,11 +1,18 @@
-//! What the loop asks of snapshots. The daemon plugs the Arrow snapshots in; simulation and benches plug in others.
+//! What the loop asks of snapshots, and the Arrow snapshots behind it; simulation and benches plug in others.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use tracing::warn;
 
 use super::PartitionHandle;
 use crate::{
+    clock::Clock,
     event::{PartitionId, Positions, UserId},
-    graph::{PartitionState, UserGraph},
+    graph::{PartitionState, TextHashBuilder, UserGraph},
+    snapshot::{SnapshotKind, SnapshotRequest, SnapshotWriter, Snapshots},
 };
 
 /// Keeps and loads states. Owned by one stream thread; every call comes between two micro-batches.
@@ -17,6 +24,9 @@ pub trait SnapshotStore: Send {
         partition: PartitionId,
         committed: &Positions,
     ) -> Result<Option<PartitionState>, String>;
+
+    /// Called during a restore, after each part of the replay, with the users it changed on top of what was loaded.
+    fn replayed(&mut self, partition: PartitionId, changed: &[(UserId, Arc<UserGraph>)]);
 
     /// Called after a publish with what it changed. May hand `Arc`s to a writer; must not wait for one.
     fn published(&mut self, handle: &Arc<PartitionHandle>, changed: &[(UserId, Arc<UserGraph>)]);
@@ -41,6 +51,8 @@ impl SnapshotStore for NoSnapshots {
         Ok(None)
     }
 
+    fn replayed(&mut self, _: PartitionId, _: &[(UserId, Arc<UserGraph>)]) {}
+
     fn published(&mut self, _: &Arc<PartitionHandle>, _: &[(UserId, Arc<UserGraph>)]) {}
 
     fn forget(&mut self, _: PartitionId) {}
@@ -49,5 +61,102 @@ impl SnapshotStore for NoSnapshots {
 
     fn is_writing(&self, _: PartitionId) -> bool {
         false
+    }
+}
+
+/// Loads and writes Arrow snapshots: at an interval, by a writer thread that is shared by all stream threads.
+pub struct ArrowSnapshots {
+    snapshots: Snapshots,
+    writer: Arc<SnapshotWriter>,
+    clock: Arc<dyn Clock>,
+    interval_ms: i64,
+    partitions: HashMap<PartitionId, Unsaved>,
+}
+
+/// What the newest snapshot of a partition lacks.
+#[derive(Default)]
+struct Unsaved {
+    changed: HashSet<UserId, TextHashBuilder>,
+    /// When the newest snapshot was handed over, or the first change came, wall clock.
+    since_ms: Option<i64>,
+}
+
+impl ArrowSnapshots {
+    /// Writes a snapshot of every changed partition each `interval_ms` milliseconds.
+    pub fn new(snapshots: Snapshots, writer: Arc<SnapshotWriter>, clock: Arc<dyn Clock>, interval_ms: i64) -> Self {
+        Self { snapshots, writer, clock, interval_ms, partitions: HashMap::new() }
+    }
+
+    fn note(&mut self, partition: PartitionId, changed: &[(UserId, Arc<UserGraph>)]) {
+        let unsaved = self.partitions.entry(partition).or_default();
+        unsaved.changed.extend(changed.iter().map(|(user, _)| user.clone()));
+    }
+
+    /// Hands the partition to the writer, if the writer is free for it.
+    fn submit(&mut self, handle: &PartitionHandle) {
+        let partition = handle.state.partition();
+        let Some(kind) = self.writer.wanted(partition) else { return };
+        let Some(unsaved) = self.partitions.get_mut(&partition) else { return };
+        let request = match kind {
+            SnapshotKind::Base => SnapshotRequest::base(&handle.state, handle.watermark_ms()),
+            SnapshotKind::Delta => {
+                let graphs = &handle.state.graphs;
+                let newest = unsaved.changed.iter().filter_map(|user| Some((user.clone(), graphs.get(user.as_str())?)));
+                SnapshotRequest::delta(newest.collect(), &handle.state, handle.watermark_ms())
+            }
+        };
+        // A full queue gives the request back: the changed users stay noted, and the next publish tries again.
+        if self.writer.submit(request).is_ok() {
+            unsaved.changed.clear();
+            unsaved.since_ms = Some(self.clock.now_ms());
+        }
+    }
+}
+
+impl SnapshotStore for ArrowSnapshots {
+    fn load_blocking(
+        &mut self,
+        partition: PartitionId,
+        committed: &Positions,
+    ) -> Result<Option<PartitionState>, String> {
+        self.forget(partition);
+        let outcome = self.snapshots.restore_blocking(partition, committed).map_err(|error| error.to_string())?;
+        for rejected in &outcome.rejected {
+            warn!(%partition, path = %rejected.path, error = %rejected.error, "a snapshot was passed over");
+        }
+        let Some(restored) = outcome.restored else { return Ok(None) };
+        self.writer.restored(&restored.manifest);
+        Ok(Some(restored.into_state()))
+    }
+
+    fn replayed(&mut self, partition: PartitionId, changed: &[(UserId, Arc<UserGraph>)]) {
+        self.note(partition, changed);
+    }
+
+    fn published(&mut self, handle: &Arc<PartitionHandle>, changed: &[(UserId, Arc<UserGraph>)]) {
+        let partition = handle.state.partition();
+        self.note(partition, changed);
+        let now_ms = self.clock.now_ms();
+        let unsaved = self.partitions.entry(partition).or_default();
+        let since_ms = *unsaved.since_ms.get_or_insert(now_ms);
+        if !unsaved.changed.is_empty() && now_ms.saturating_sub(since_ms) >= self.interval_ms {
+            self.submit(handle);
+        }
+    }
+
+    fn forget(&mut self, partition: PartitionId) {
+        self.writer.forget(partition);
+        self.partitions.remove(&partition);
+    }
+
+    fn closing(&mut self, handle: &Arc<PartitionHandle>) {
+        let partition = handle.state.partition();
+        if self.partitions.get(&partition).is_some_and(|unsaved| !unsaved.changed.is_empty()) {
+            self.submit(handle);
+        }
+    }
+
+    fn is_writing(&self, partition: PartitionId) -> bool {
+        self.writer.wanted(partition).is_none()
     }
 }

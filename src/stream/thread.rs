@@ -243,6 +243,8 @@ impl<L: Source + Sink> StreamThread<L> {
                 owned.are_scores_stale = true;
                 self.park(partition, owned);
             }
+            // Another member may write snapshots of it meanwhile, and delete old ones.
+            self.parts.snapshots.forget(partition);
         }
         self.show_partitions();
         Step::Revoked(partitions)
@@ -251,10 +253,8 @@ impl<L: Source + Sink> StreamThread<L> {
     /// Keeps a state that may come back, out of the readers' sight.
     fn park(&mut self, partition: PartitionId, owned: Owned) {
         self.parts.partitions.remove(&owned.handle);
-        if self.parked.len() < self.parts.params.parked_capacity || self.parked.contains_key(&partition) {
+        if self.parked.len() < self.parts.params.parked_capacity {
             self.parked.insert(partition, owned);
-        } else {
-            self.parts.snapshots.forget(partition);
         }
     }
 

@@ -63,6 +63,8 @@ impl SnapshotStore for SimSnapshots {
         Ok(Some(PartitionState::restored(partition, graphs, names, found.progress)))
     }
 
+    fn replayed(&mut self, _: PartitionId, _: &[(UserId, Arc<UserGraph>)]) {}
+
     fn published(&mut self, handle: &Arc<PartitionHandle>, changed: &[(UserId, Arc<UserGraph>)]) {
         for (user, graph) in changed {
             assert!(
