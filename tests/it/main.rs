@@ -7,3 +7,4 @@ mod generate;
 mod kafka;
 mod reference;
 mod simulation;
+mod snapshot;
