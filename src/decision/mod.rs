@@ -18,5 +18,6 @@ pub use book::{ScoreBook, UserScore};
 pub use dead_letter::{DeadLetter, dead_letter_message};
 pub use decide::{AlertDraft, Decision, decide};
 pub use message::{Message, Subject, alert_message, recommendation_message, score_id, score_message};
+pub use reason::{name_text, reason_json};
 pub use restore::{RestoreError, restore_score};
 pub use text::format_time_ms;

@@ -88,8 +88,13 @@ impl ReasonWire {
     }
 }
 
+/// A reason as it stands in an alert, for those who show one outside of an alert.
+pub fn reason_json(reason: &Reason, as_of_ms: i64, names: &dyn NameLookup) -> serde_json::Value {
+    serde_json::json!(ReasonWire::new(reason, as_of_ms, names))
+}
+
 /// The text of a name; its hash in hexadecimal when nobody knows it (an item that left the catalogue and every graph).
-pub(super) fn name_text(names: &dyn NameLookup, name: NameHash) -> String {
+pub fn name_text(names: &dyn NameLookup, name: NameHash) -> String {
     names.text(name).map_or_else(|| format!("#{:012x}", name.0), |text| text.to_string())
 }
 

@@ -9,7 +9,7 @@ use arrow::{
     array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, ListArray, PrimitiveArray, StructArray},
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::{
-        DataType, Date32Type, Field, Fields, Float32Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type,
+        ArrowNativeType, DataType, Date32Type, Field, Fields, Float32Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type,
         UInt64Type,
     },
     error::ArrowError,
@@ -81,12 +81,14 @@ pub(super) fn named(name: &str, array: ArrayRef) -> Column {
     (Field::new(name, array.data_type().clone(), true), array)
 }
 
+/// A column of plain values. An instant that never was (`i64::MIN`) is null: no library can show it as a date.
 pub(super) fn primitive<T: ArrowPrimitiveType>(values: Vec<T::Native>, nulls: Option<&NullBuffer>) -> ArrayRef {
-    let array = PrimitiveArray::<T>::new(values.into(), nulls.cloned());
-    match T::DATA_TYPE {
-        DataType::Timestamp(unit, _) => Arc::new(array.with_data_type(DataType::Timestamp(unit, Some("UTC".into())))),
-        _ => Arc::new(array),
-    }
+    let DataType::Timestamp(unit, _) = T::DATA_TYPE else {
+        return Arc::new(PrimitiveArray::<T>::new(values.into(), nulls.cloned()));
+    };
+    let happened = NullBuffer::from_iter(values.iter().map(|value| value.to_i64() != Some(i64::MIN)));
+    let array = PrimitiveArray::<T>::new(values.into(), NullBuffer::union(nulls, Some(&happened)));
+    Arc::new(array.with_data_type(DataType::Timestamp(unit, Some("UTC".into()))))
 }
 
 /// A list column of plain numbers being filled.

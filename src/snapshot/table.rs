@@ -233,7 +233,11 @@ fn read_view(
         summary: ViewSummary {
             first_ms: columns.first_ms[row],
             last_ms: columns.last_ms[row],
-            last_activity_ms: columns.last_activity_ms[row],
+            // Null in the file: what is under it is not ours to read.
+            last_activity_ms: match columns.activity_count[row] {
+                0 => ViewSummary::NEVER_MS,
+                _ => columns.last_activity_ms[row],
+            },
             event_count: columns.event_count[row],
             activity_count: columns.activity_count[row],
             day_count: columns.day_count[row],

@@ -207,8 +207,8 @@ fn summary(state: &PartitionState) -> Value {
 const POLARS: &str = r#"
 import json, sys, polars as pl
 files = json.load(sys.stdin)
-users = pl.concat([pl.read_ipc(path, memory_map=False) for path in files["users"]])
-names = pl.concat([pl.read_ipc(path, memory_map=False) for path in files["names"]])
+users = pl.concat([pl.read_ipc(path) for path in files["users"]])
+names = pl.concat([pl.read_ipc(path) for path in files["names"]])
 views = ["click", "search", "purchase"]
 bought = users.select(pl.col("purchase_ring").explode()).unnest("purchase_ring")
 bought = bought.join(names, left_on="name", right_on="hash")
