@@ -114,16 +114,20 @@ async fn read_body(state: &ApiState, request: Request) -> Result<Bytes, Problem>
 fn says_lines(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim();
-    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/jsonlines", "application/json-lines"]
-        .iter()
-        .any(|known| media_type.eq_ignore_ascii_case(known))
+    [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/jsonlines",
+        "application/json-lines",
+    ]
+    .iter()
+    .any(|known| media_type.eq_ignore_ascii_case(known))
 }
 
 fn take_blocking(state: &ApiState, body: &[u8], is_lines: bool) -> Result<Response, Problem> {
     let rows = split(body, is_lines, state.limits.max_events).map_err(|error| match error {
-        SplitError::TooMany { .. } => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too many events", error.to_string())
-        }
+        SplitError::TooMany { .. } => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too many events", error.to_string()),
         _ => Problem::new(StatusCode::BAD_REQUEST, "unreadable body", error.to_string()),
     })?;
     let mut answer = Answer::default();
@@ -139,8 +143,7 @@ fn take_blocking(state: &ApiState, body: &[u8], is_lines: bool) -> Result<Respon
         answer.accepted = outcomes.len() - answer.repeated;
     }
     answer.refusals_left_out = answer.refused - answer.refusals.len();
-    for (outcome, count) in
-        [("accepted", answer.accepted), ("repeated", answer.repeated), ("refused", answer.refused)]
+    for (outcome, count) in [("accepted", answer.accepted), ("repeated", answer.repeated), ("refused", answer.refused)]
     {
         metrics::counter!(names::HTTP_EVENTS, "outcome" => outcome).increment(count as u64);
     }

@@ -54,7 +54,9 @@ pub(super) async fn get_partitions(
     let shown = tokio::task::spawn_blocking(move || show_blocking(&state, &options)).await;
     match shown {
         Ok(partitions) => Json(json!({ "partitions": partitions })).into_response(),
-        Err(panic) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", panic.to_string()).into_response(),
+        Err(panic) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", panic.to_string()).into_response()
+        }
     }
 }
 

@@ -30,9 +30,8 @@ impl fmt::Display for SplitError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => formatter.write_str("the body holds no event"),
-            Self::NotEvents => formatter.write_str(
-                "the body must be one JSON object, an array of objects, or one object a line (JSON Lines)",
-            ),
+            Self::NotEvents => formatter
+                .write_str("the body must be one JSON object, an array of objects, or one object a line (JSON Lines)"),
             Self::BrokenArray { byte, problem } => write!(formatter, "the array {problem}, at byte {byte}"),
             Self::TooMany { limit } => write!(formatter, "the body holds more than {limit} events; send fewer at once"),
         }

@@ -186,7 +186,8 @@ async fn a_refusal_names_its_row_field_and_reason() {
     assert_eq!(refusals[1]["reason"], "invalid_json");
     assert_eq!(answer["refusals_left_out"], 0);
 
-    let (status, answer) = server.post("application/json", &json!({ "event": "nonsense", "user_id": "u" }).to_string()).await;
+    let (status, answer) =
+        server.post("application/json", &json!({ "event": "nonsense", "user_id": "u" }).to_string()).await;
     assert_eq!((status, answer["status"].as_i64()), (422, Some(422)));
     assert_eq!(answer["refusals"][0]["row"], 1, "{answer}");
     assert!(answer["refusals"][0]["field"].is_string() && answer["detail"].is_string(), "{answer}");
@@ -250,9 +251,12 @@ async fn a_user_is_shown_with_names_score_and_lists() {
     assert_eq!(user["user_id"], "ann/b c");
     let graph = &user["graph"];
     assert_eq!((graph["event_count"].as_i64(), graph["purchase_value_minor"].as_i64()), (Some(3), Some(1_000)));
-    assert_eq!(graph["views"]["purchase"]["top_items"][0], json!({
-        "name": "tea", "count": 2, "last": "2023-11-14T22:12:20.000Z", "value_minor": 1_000,
-    }));
+    assert_eq!(
+        graph["views"]["purchase"]["top_items"][0],
+        json!({
+            "name": "tea", "count": 2, "last": "2023-11-14T22:12:20.000Z", "value_minor": 1_000,
+        })
+    );
     assert_eq!(graph["views"]["search"]["top_queries"][0]["name"], "green tea");
     assert_eq!(graph["recent"][0]["item"], "tea");
     assert_eq!(graph["recent"][2]["query"], "green tea");
@@ -300,9 +304,12 @@ async fn health_says_why_not() {
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_document() {
     let server = Server::start(|state| state.ingest = None).await;
-    for (method, path, expected) in
-        [("GET", "/nothing", 404), ("DELETE", "/v1/events", 405), ("GET", "/v1/users/nobody", 404), ("POST", "/v1/events", 404)]
-    {
+    for (method, path, expected) in [
+        ("GET", "/nothing", 404),
+        ("DELETE", "/v1/events", 405),
+        ("GET", "/v1/users/nobody", 404),
+        ("POST", "/v1/events", 404),
+    ] {
         let (status, content_type, body) = server.ask(method, path, "application/json", b"{}").await;
         assert_eq!((status, content_type.as_str()), (expected, "application/problem+json"), "{method} {path}: {body}");
     }

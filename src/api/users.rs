@@ -41,7 +41,8 @@ pub(super) async fn get_user(State(state): State<ApiState>, Path(id): Path<Strin
         Ok(shown) => Json(shown).into_response(),
         Err(panic) => {
             tracing::error!(%panic, "a user could not be shown");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", "the request failed inside").into_response()
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", "the request failed inside")
+                .into_response()
         }
     }
 }
@@ -78,13 +79,13 @@ fn show_blocking(state: &ApiState, user: &UserId, found: &FoundUser) -> Value {
         (Ok(Some(scored)), Ok(reasons)) => {
             shown["score"] = payload_json(&score_message(subject, score, &scored).payload);
             shown["recommendations"] = lists_json(subject, score, &scored, &texts);
-            shown["reasons"] =
-                reasons.iter().map(|reason| reason_json(reason, request.as_of_ms, &texts)).collect();
+            shown["reasons"] = reasons.iter().map(|reason| reason_json(reason, request.as_of_ms, &texts)).collect();
         }
         (scored, reasons) => {
             // The committed score is still true; only what explains it is missing, and the answer says so.
             shown["score"] = plain_score_json(score);
-            let error = scored.err().or(reasons.err()).map_or_else(|| "no answer".to_owned(), |error| error.to_string());
+            let error =
+                scored.err().or(reasons.err()).map_or_else(|| "no answer".to_owned(), |error| error.to_string());
             shown["explanation_error"] = error.into();
         }
     }
@@ -162,9 +163,9 @@ fn view_json(view: &ViewGraph, params: &GraphParams, texts: &dyn NameLookup) -> 
     let edges: Vec<Value> = edges
         .iter()
         .take(TOP_SHOWN)
-        .map(|edge| {
-            json!({ "from": name_text(texts, edge.from), "to": name_text(texts, edge.to), "count": edge.count })
-        })
+        .map(
+            |edge| json!({ "from": name_text(texts, edge.from), "to": name_text(texts, edge.to), "count": edge.count }),
+        )
         .collect();
     json!({
         "event_count": view.summary().event_count,

@@ -9,8 +9,8 @@ use arrow::{
     array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, ListArray, PrimitiveArray, StructArray},
     buffer::{NullBuffer, OffsetBuffer},
     datatypes::{
-        ArrowNativeType, DataType, Date32Type, Field, Fields, Float32Type, TimestampMillisecondType, UInt8Type, UInt16Type, UInt32Type,
-        UInt64Type,
+        ArrowNativeType, DataType, Date32Type, Field, Fields, Float32Type, TimestampMillisecondType, UInt8Type,
+        UInt16Type, UInt32Type, UInt64Type,
     },
     error::ArrowError,
     record_batch::RecordBatch,

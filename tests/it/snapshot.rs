@@ -102,11 +102,13 @@ proptest! {
 
 /// A history that fills rings, for the fixture and the Python test.
 fn history() -> Vec<Deed> {
-    (0..900u32).map(|number| {
-        let mixed = number.wrapping_mul(2_654_435_761);
-        let [first, second, third, _] = mixed.to_le_bytes();
-        (first % 20, second, u16::try_from(number).unwrap(), third % 60, second % 4)
-    }).collect()
+    (0..900u32)
+        .map(|number| {
+            let mixed = number.wrapping_mul(2_654_435_761);
+            let [first, second, third, _] = mixed.to_le_bytes();
+            (first % 20, second, u16::try_from(number).unwrap(), third % 60, second % 4)
+        })
+        .collect()
 }
 
 /// What the fixture is held against: everything here was true when it was written.
