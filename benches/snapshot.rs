@@ -2,6 +2,15 @@
 //!
 //! `cargo bench --bench snapshot [-- USERS [EVENTS_A_USER]]`, 1,000,000 and 50 by default.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
+    reason = "a bench prints, reads the clock and ends at the first problem"
+)]
+
 use std::{path::Path, sync::Arc, time::Instant};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -12,6 +21,10 @@ use undercurrent::{
     graph::{GraphParams, GraphStore, NameTable, PartitionState, Progress, UserGraph},
     snapshot::{Compression, LocalStorage, SnapshotOptions, SnapshotRequest, Snapshots},
 };
+
+/// As in the program itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();

@@ -222,7 +222,7 @@ async fn sent_again_after_a_lost_answer_folds_nothing_twice() {
 #[tokio::test]
 async fn bodies_are_bounded_in_size_count_and_time() {
     let server = Server::start(|_| ()).await;
-    let (status, content_type, body) = server.ask("POST", "/v1/events", "application/json", &[b' '; 30_000]).await;
+    let (status, content_type, body) = server.ask("POST", "/v1/events", "application/json", &vec![b' '; 30_000]).await;
     assert_eq!((status, content_type.as_str()), (413, "application/problem+json"), "{body}");
     let (status, answer) = server.post("application/x-ndjson", &"{}\n".repeat(51)).await;
     assert_eq!((status, answer["title"].as_str()), (413, Some("too many events")));

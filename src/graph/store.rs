@@ -15,6 +15,11 @@ pub struct GraphStore {
 }
 
 impl GraphStore {
+    /// An empty store with room for `user_count` users.
+    pub fn with_capacity(user_count: usize) -> Self {
+        Self { graphs: DashMap::with_capacity_and_hasher(user_count, TextHashBuilder::default()) }
+    }
+
     /// The committed graph of `user`.
     pub fn get(&self, user: &str) -> Option<Arc<UserGraph>> {
         self.graphs.get(user).map(|graph| Arc::clone(&graph))

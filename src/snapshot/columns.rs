@@ -86,7 +86,7 @@ pub(super) fn primitive<T: ArrowPrimitiveType>(values: Vec<T::Native>, nulls: Op
     let DataType::Timestamp(unit, _) = T::DATA_TYPE else {
         return Arc::new(PrimitiveArray::<T>::new(values.into(), nulls.cloned()));
     };
-    let happened = NullBuffer::from_iter(values.iter().map(|value| value.to_i64() != Some(i64::MIN)));
+    let happened: NullBuffer = values.iter().map(|value| value.to_i64() != Some(i64::MIN)).collect();
     let array = PrimitiveArray::<T>::new(values.into(), NullBuffer::union(nulls, Some(&happened)));
     Arc::new(array.with_data_type(DataType::Timestamp(unit, Some("UTC".into()))))
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::{HashMap, HashSet},
     io,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -30,13 +33,38 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// The partition's state as it was.
+    /// The partition's state as it was. Fills the map of users with as many threads as the machine has cores.
     pub fn into_state(self) -> PartitionState {
         let Self { manifest, users, names } = self;
-        let (graphs, table) = (GraphStore::default(), NameTable::default());
-        for (user, graph) in users {
-            graphs.insert(user, graph);
-        }
+        let graphs = GraphStore::with_capacity(users.len());
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(users.len() / INSERTED_AT_ONCE + 1);
+        // Locked to take the next few thousand users; the map itself takes inserts from many threads.
+        let rest = Mutex::new(users.into_iter());
+        let insert = || {
+            loop {
+                let some: Vec<UserEntry> = {
+                    let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+                    rest.by_ref().take(INSERTED_AT_ONCE).collect()
+                };
+                if some.is_empty() {
+                    return;
+                }
+                for (user, graph) in some {
+                    graphs.insert(user, graph);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for number in 1..threads {
+                let builder = thread::Builder::new().name(format!("snapshot-insert-{number}"));
+                // One that cannot be started is not missed: this thread goes on until nothing is left.
+                if let Err(error) = builder.spawn_scoped(scope, insert) {
+                    tracing::debug!(%error, "fewer threads fill the map");
+                }
+            }
+            insert();
+        });
+        let table = NameTable::default();
         for name in names {
             table.insert(name.hash, name.text);
         }
@@ -44,6 +72,9 @@ impl Restored {
         PartitionState::restored(manifest.partition(), graphs, table, progress)
     }
 }
+
+/// Users that one thread takes at once.
+const INSERTED_AT_ONCE: usize = 4_096;
 
 /// A snapshot that was passed over.
 #[derive(Debug)]

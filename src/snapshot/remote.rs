@@ -62,7 +62,7 @@ impl RemoteStorage {
     }
 
     fn location(&self, path: &str) -> Path {
-        Path::from_iter(self.prefix.parts().chain(Path::from(path).parts()))
+        self.prefix.parts().chain(Path::from(path).parts()).collect()
     }
 }
 
@@ -101,7 +101,7 @@ impl Storage for RemoteStorage {
                 folders.extend(listed.common_prefixes);
                 found.extend(listed.objects.iter().filter_map(|object| {
                     let parts = object.location.prefix_match(&root)?;
-                    Some(Path::from_iter(parts).to_string())
+                    Some(parts.collect::<Path>().to_string())
                 }));
             }
             Ok(found)

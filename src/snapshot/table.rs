@@ -56,7 +56,7 @@ pub(super) fn encode_users(users: &[UserEntry], compression: Compression) -> Res
     let value_of = |graph: &UserGraph| graph.views().map(|(_, view)| value_minor(view)).sum();
     let value_minor = users.iter().map(|(_, graph)| value_of(graph)).collect();
     let newest: Vec<Option<i64>> = users.iter().map(|(_, graph)| graph.last_event_ms()).collect();
-    let newest_nulls = NullBuffer::from_iter(newest.iter().map(Option::is_some));
+    let newest_nulls = newest.iter().map(Option::is_some).collect::<NullBuffer>();
     let newest = newest.into_iter().map(Option::unwrap_or_default).collect();
     let mut columns = vec![
         named("user_id", ids),
@@ -225,10 +225,7 @@ fn read_view(
     };
     let view = ViewGraph::from_parts(ViewParts {
         ring: ring.range(row).map(entry).collect::<Result<_, SnapshotError>>()?,
-        settled: match settled.is_present(row) {
-            true => Some(Arc::new(read_settled(table, settled, row)?)),
-            false => None,
-        },
+        settled: if settled.is_present(row) { Some(Arc::new(read_settled(table, settled, row)?)) } else { None },
         days: DayBits::from_parts(columns.newest_day[row], columns.day_words.row(row)),
         summary: ViewSummary {
             first_ms: columns.first_ms[row],
@@ -312,7 +309,7 @@ const KIND_TEXTS: [&str; NameKind::ALL.len()] = ["item", "category", "query"];
 /// Encodes `names` as one Arrow file.
 pub(super) fn encode_names(names: &[NameEntry], compression: Compression) -> Result<Vec<u8>, ArrowError> {
     let hashes = names.iter().map(|name| name.hash.0).collect();
-    let kinds = StringArray::from_iter(names.iter().map(|name| name.kind.map(|kind| KIND_TEXTS[kind as usize])));
+    let kinds = names.iter().map(|name| name.kind.map(|kind| KIND_TEXTS[kind as usize])).collect::<StringArray>();
     let texts = StringArray::from_iter_values(names.iter().map(|name| &name.text));
     let columns = vec![
         named("hash", primitive::<UInt64Type>(hashes, None)),

@@ -470,7 +470,7 @@ fn the_writer_builds_a_chain_and_starts_anew_after_a_failure() {
     }
     assert_eq!(kinds, [Base, Delta, Delta, Base, Delta, Delta, Base]);
     assert_eq!((status.borrow().written_count, status.borrow().failed_count), (6, 1));
-    let manifest = status.borrow().newest[&PARTITION].clone();
+    let manifest = Arc::clone(&status.borrow().newest[&PARTITION]);
     writer.forget(PARTITION);
     assert_eq!(writer.wanted(PARTITION), Some(Base));
     writer.restored(&manifest);

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Manifest, SnapshotKind, SnapshotRequest, Snapshots};
-use crate::event::PartitionId;
+use crate::{event::PartitionId, metrics as names};
 
 /// What the writer has done so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -89,17 +89,17 @@ impl SnapshotWriter {
 
     /// Queues `request`, of the kind that was [wanted](Self::wanted). Never blocks; gives it back when the queue is full,
     /// so that the changed users in it are not forgotten.
-    pub fn submit(&self, request: SnapshotRequest) -> Result<(), SnapshotRequest> {
+    pub fn submit(&self, request: SnapshotRequest) -> Result<(), Box<SnapshotRequest>> {
         let partition = request.partition;
         let queue = lock(&self.queue);
-        let Some(queue) = queue.as_ref() else { return Err(request) };
+        let Some(queue) = queue.as_ref() else { return Err(Box::new(request)) };
         self.shared.chains().entry(partition).or_default().in_flight = true;
         match queue.try_send(request) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
                 self.shared.chains().entry(partition).or_default().in_flight = false;
                 self.shared.status.send_modify(|status| status.busy_count += 1);
-                Err(request)
+                Err(Box::new(request))
             }
         }
     }
@@ -148,9 +148,11 @@ impl Shared {
         for request in requests {
             let partition = request.partition;
             let previous = self.chains().get(&partition).and_then(|chain| chain.newest.clone());
+            let started_ms = self.snapshots.clock.now_ms();
             match self.snapshots.write_blocking(request, previous.as_deref()) {
-                Ok(manifest) => self.wrote(manifest),
+                Ok(manifest) => self.wrote(manifest, started_ms),
                 Err(error) => {
+                    metrics::counter!(names::SNAPSHOT_FAILURES).increment(1);
                     warn!(%partition, %error, "snapshot failed; the next one will be a base");
                     // The users it held are in no file: only a base is complete again.
                     self.chains().remove(&partition);
@@ -163,8 +165,16 @@ impl Shared {
         }
     }
 
-    fn wrote(&self, manifest: Manifest) {
+    fn wrote(&self, manifest: Manifest, started_ms: i64) {
         let partition = manifest.partition();
+        let kind = match manifest.kind {
+            SnapshotKind::Base => "base",
+            SnapshotKind::Delta => "delta",
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        let seconds = (self.snapshots.clock.now_ms() - started_ms).max(0) as f64 / 1_000.0;
+        metrics::histogram!(names::SNAPSHOT_WRITE_SECONDS, "kind" => kind).record(seconds);
+        metrics::counter!(names::SNAPSHOT_BYTES).increment(manifest.counts.bytes);
         info!(
             %partition, id = %manifest.id, kind = ?manifest.kind, next_offsets = %manifest.next_offsets(),
             users = manifest.counts.users, bytes = manifest.counts.bytes, "snapshot written"

@@ -1,5 +1,7 @@
 //! Snapshots from outside: polars and pyarrow open them, old formats load for ever, and any state round trips.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
