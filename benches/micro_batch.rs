@@ -3,6 +3,16 @@
 //! `cargo bench --bench micro_batch [-- EVENTS [USERS]]`, 500,000 and 50,000 by default. Made-up shoppers, three topics of
 //! four partitions, one stream thread. `scores` counts how often a user was scored: once a batch at most.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench measures wall time, prints rows and ends at the first error"
+)]
+
 use std::{sync::Arc, time::Instant};
 
 use undercurrent::{

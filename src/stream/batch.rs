@@ -53,13 +53,12 @@ impl<L: Source + Sink> StreamThread<L> {
         let mut outputs = Vec::with_capacity(targets.len());
         let mut decided = Vec::with_capacity(targets.len());
         for ((target, request), scored) in targets.iter().zip(&requests).zip(scores) {
-            decided.push(match scored {
-                Some(scored) => Some(self.decide_blocking(&work, target, request, &scored, &mut outputs)?),
-                None => {
-                    self.dead_letter_user(target, &mut letters, &mut report);
-                    None
-                }
-            });
+            let Some(scored) = scored else {
+                self.dead_letter_user(target, &mut letters, &mut report);
+                decided.push(None);
+                continue;
+            };
+            decided.push(Some(self.decide_blocking(&work, target, request, &scored, &mut outputs)?));
         }
         for decided in decided.iter().flatten() {
             report.note_decision(decided);

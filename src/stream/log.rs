@@ -228,6 +228,7 @@ pub trait Sink {
 
     /// Reads the newest committed value of every key of the `scores` topic of `partition` (`visit` may see older values
     /// of a key before newer ones; `None` is a tombstone). For the restore of alert state.
+    #[expect(clippy::type_complexity, reason = "an alias would hide what `visit` is told")]
     fn read_scores_blocking(
         &mut self,
         partition: PartitionId,

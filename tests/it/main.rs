@@ -1,7 +1,10 @@
 //! All integration tests: one binary, because each further one links candle, Arrow and rdkafka again.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed, and says where")]
+
 mod architecture;
 mod cli;
+mod embedded;
 mod events;
 mod generate;
 mod kafka;

@@ -183,6 +183,10 @@ impl<'a> Input<'a> {
         Some(taken)
     }
 
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one says whether there are bytes to read, the inner one is what they say"
+    )]
     fn slice(&mut self) -> Option<Option<&'a [u8]>> {
         match usize::try_from(self.number()?).ok()? {
             0 => Some(None),

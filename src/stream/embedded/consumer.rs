@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     event::{Offset, Origin, PartitionId, Positions, View},
-    stream::{BatchLimits, Commit, Disposition, LogError, OutputTopic, Polled, RecordBatch, Sink, Source},
+    stream::{
+        BatchLimits, Commit, Disposition, LogError, OutputRecord, OutputTopic, Polled, RecordBatch, Sink, Source,
+    },
 };
 
 /// Records a replay hands out at once.
@@ -141,19 +143,12 @@ impl EmbeddedConsumer {
         }
     }
 
-    fn outputs_of<'a>(
-        commit: &'a Commit,
-    ) -> BTreeMap<(OutputTopic, PartitionId), Vec<&'a crate::stream::OutputRecord>> {
-        let mut grouped: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    fn commit(&mut self, commit: &Commit) -> Result<(), EmbeddedError> {
+        let log = &self.log;
+        let mut grouped: BTreeMap<(OutputTopic, PartitionId), Vec<&OutputRecord>> = BTreeMap::new();
         for record in &commit.outputs {
             grouped.entry((record.topic, record.partition)).or_default().push(record);
         }
-        grouped
-    }
-
-    fn commit(&mut self, commit: &Commit) -> Result<(), EmbeddedError> {
-        let log = &self.log;
-        let grouped = Self::outputs_of(commit);
         for partition in grouped.keys().map(|(_, partition)| partition).chain(commit.positions.keys()) {
             if !self.partitions.contains(partition) {
                 let partition_count = log.partition_count();

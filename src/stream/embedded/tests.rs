@@ -104,7 +104,7 @@ fn records_come_in_the_order_of_arrival_in_any_batch_split_and_after_a_restart()
     let (from, to) = (Positions([Offset(2), Offset(0), Offset(0)]), Positions([Offset(9), Offset(1), Offset(0)]));
     consumer
         .replay_blocking(P0, from, to, &mut |batch| {
-            replayed.extend(batch.iter().map(|r| (r.origin.view, r.origin.offset.0)))
+            replayed.extend(batch.iter().map(|record| (record.origin.view, record.origin.offset.0)));
         })
         .unwrap();
     let expected: Vec<_> = (2..9).map(|offset| (View::Click, offset)).chain([(View::Search, 0)]).collect();

@@ -2,7 +2,8 @@
 //! without any of it.
 //!
 //! Everything is drawn from one seed and everything runs on one thread, turn by turn, so a seed is a run. A failure prints
-//! its seed; `UNDERCURRENT_SIMULATION_SEED=17 cargo test --test it simulation` runs that one alone.
+//! its seed; `UNDERCURRENT_SIMULATION_SEEDS=17..18 cargo test --test it simulation::every_run` runs that one alone, and a
+//! wider range looks further than the build does.
 
 mod check;
 mod faults;
@@ -18,23 +19,31 @@ use world::{Outcome, simulate};
 
 const SEEDS: std::ops::Range<u64> = 0..300;
 
-fn seeds(range: std::ops::Range<u64>) -> Vec<u64> {
-    match std::env::var("UNDERCURRENT_SIMULATION_SEED") {
-        Ok(seed) => vec![seed.parse().expect("a seed is a number")],
-        Err(_) => range.collect(),
-    }
+/// The range asked for in the environment, else `usual`; and whether it was asked for.
+fn seeds(usual: std::ops::Range<u64>) -> (std::ops::Range<u64>, bool) {
+    let Ok(asked) = std::env::var("UNDERCURRENT_SIMULATION_SEEDS") else { return (usual, false) };
+    let (first, end) = asked.split_once("..").expect("seeds are written `first..end`");
+    (first.parse().expect("a seed is a number")..end.parse().expect("a seed is a number"), true)
 }
 
 #[test]
 fn every_run_ends_like_the_one_without_failures() {
+    let (seeds, was_asked) = seeds(SEEDS);
     let mut total = Outcome::default();
-    for seed in seeds(SEEDS) {
-        match simulate(seed, Defect::None) {
-            Ok(outcome) => total.add(&outcome),
-            Err(violation) => panic!("seed {seed}: {violation}"),
+    for seed in seeds {
+        match std::panic::catch_unwind(|| simulate(seed, Defect::None)) {
+            Ok(Ok(outcome)) => total.add(&outcome),
+            Ok(Err(violation)) => panic!("seed {seed}: {violation}"),
+            Err(panic) => {
+                println!("seed {seed} panicked");
+                std::panic::resume_unwind(panic);
+            }
         }
     }
     println!("{total:?}");
+    if was_asked {
+        return;
+    }
     // A simulation in which nothing happens proves nothing.
     assert!(total.crash_count > 100 && total.abort_count > 100 && total.restore_count > 100, "{total:?}");
     assert!(total.alert_count > 100 && total.due_score_count > 100 && total.dead_letter_count > 100, "{total:?}");
@@ -43,7 +52,7 @@ fn every_run_ends_like_the_one_without_failures() {
 
 #[test]
 fn one_seed_is_one_run() {
-    for seed in seeds(1_000..1_005) {
+    for seed in 1_000..1_005 {
         let first = simulate(seed, Defect::None).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
         let second = simulate(seed, Defect::None).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
         assert_eq!(first, second, "seed {seed}");

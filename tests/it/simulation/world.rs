@@ -34,6 +34,7 @@ use super::{
 };
 
 /// What happened in a run: it must be something.
+#[expect(clippy::struct_field_names, reason = "they are counts")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) crash_count: u64,

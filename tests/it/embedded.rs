@@ -1,0 +1,145 @@
+//! Stream threads on the embedded log with Arrow snapshots, as the daemon runs them: started, stopped and started again.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use undercurrent::{
+    clock::{Clock, ManualClock},
+    decision::DecisionParams,
+    event::{DAY_MS, Decoder, Offset, PartitionId},
+    generate::{GenerateParams, json_records},
+    graph::NameTable,
+    scoring::RecencyScorer,
+    snapshot::{LocalStorage, SnapshotOptions, SnapshotWriter, Snapshots},
+    stream::{
+        ArrowSnapshots, BatchLimits, OutputTopic, Partitions, Phase, StreamParams, StreamParts, StreamThread, TimeMode,
+        embedded::{EmbeddedLog, EmbeddedParams, NewRecord},
+    },
+};
+
+const PARTITIONS: u32 = 4;
+const THREADS: usize = 2;
+/// After all events, so that none is from the future.
+const NOW_MS: i64 = 1_704_067_200_000 + 400 * DAY_MS;
+
+/// What a run leaves behind.
+#[derive(Debug, PartialEq)]
+struct End {
+    states: Vec<(PartitionId, u64)>,
+    /// Ends of `scores` and `churn-alerts`.
+    outputs: Vec<(Offset, Offset)>,
+}
+
+fn open(folder: &Path) -> Arc<EmbeddedLog> {
+    let params = EmbeddedParams { partition_count: PARTITIONS, ..EmbeddedParams::at(folder.join("log")) };
+    EmbeddedLog::open(params, Arc::new(ManualClock::at(NOW_MS))).unwrap()
+}
+
+/// Runs threads until `record_count` records are committed by them, stops them and says how the partitions stand.
+fn run(folder: &Path, log: &Arc<EmbeddedLog>, record_count: u64, snapshot_interval_ms: i64) -> End {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW_MS));
+    let storage = Arc::new(LocalStorage::open(&folder.join("snapshots")).unwrap());
+    let snapshots = Snapshots::new(storage, SnapshotOptions::default(), Arc::clone(&clock));
+    let writer = Arc::new(SnapshotWriter::start(snapshots.clone(), 8).unwrap());
+    let partitions = Arc::new(Partitions::default());
+    let stop = CancellationToken::new();
+    let all: Vec<PartitionId> = log.partitions().collect();
+    let mut threads = Vec::new();
+    for share in all.chunks(all.len() / THREADS) {
+        let thread = StreamThread::new(StreamParts {
+            log: log.consumer(share).unwrap(),
+            scorer: Arc::new(RecencyScorer::new(28, 14)),
+            clock: Arc::clone(&clock),
+            decoder: Decoder::default(),
+            partitions: Arc::clone(&partitions),
+            snapshots: Box::new(ArrowSnapshots::new(
+                snapshots.clone(),
+                Arc::clone(&writer),
+                Arc::clone(&clock),
+                snapshot_interval_ms,
+            )),
+            decision: DecisionParams::default(),
+            catalogue: Arc::new(NameTable::default()),
+            params: StreamParams {
+                batch: BatchLimits { max_records: 300, max_bytes: 1 << 20, linger_ms: 0, idle_wait_ms: 5 },
+                time: TimeMode::Replay,
+                ..StreamParams::default()
+            },
+        });
+        let (status, stop) = (thread.status(), stop.clone());
+        let handle = std::thread::Builder::new().spawn(move || {
+            // States are gone from the registry when the thread ends: look at them while it still holds them.
+            thread.run_blocking(&stop)
+        });
+        threads.push((status, handle.unwrap()));
+    }
+    let done = || {
+        let statuses: Vec<_> = threads.iter().map(|(status, _)| status.borrow().clone()).collect();
+        assert!(statuses.iter().all(|status| status.phase != Phase::Failed), "{statuses:?}");
+        let owned: usize = statuses.iter().map(|status| status.partitions.len()).sum();
+        owned == all.len() && statuses.iter().map(|status| status.record_count).sum::<u64>() >= record_count
+    };
+    while !done() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let states: Vec<_> = partitions.all().iter().map(|handle| Arc::clone(&handle.state)).collect();
+    stop.cancel();
+    for (status, thread) in threads {
+        thread.join().unwrap().unwrap();
+        assert_eq!(status.borrow().phase, Phase::Stopped);
+    }
+    writer.finish_blocking();
+    assert!(partitions.all().is_empty(), "nobody keeps them up to date any more");
+    let ends = |partition| {
+        let end = |topic| log.output_range(topic, partition).1;
+        (end(OutputTopic::Scores), end(OutputTopic::ChurnAlerts))
+    };
+    End {
+        states: states.iter().map(|state| (state.partition(), state.state_hash())).collect(),
+        outputs: all.into_iter().map(ends).collect(),
+    }
+}
+
+fn append(log: &EmbeddedLog, range: std::ops::Range<usize>) {
+    let records = json_records(&GenerateParams::new(300, 300, 11), range.end);
+    for batch in records[range].chunks(500) {
+        let new: Vec<NewRecord<'_>> = batch
+            .iter()
+            .map(|record| NewRecord {
+                view: record.view,
+                key: record.key.as_bytes(),
+                payload: &record.payload,
+                event_id: None,
+            })
+            .collect();
+        log.append_blocking(&new).unwrap();
+    }
+}
+
+#[test]
+fn a_restart_goes_on_from_snapshots_and_writes_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = {
+        let log = open(folder.path());
+        append(&log, 0..4_000);
+        run(folder.path(), &log, 4_000, 0)
+    };
+    assert!(first.outputs.iter().any(|(_, alerts)| alerts.0 > 0), "{first:?}");
+
+    // Nothing new: the same states, and not one output more. With and without snapshots.
+    let log = open(folder.path());
+    assert_eq!(run(folder.path(), &log, 0, i64::MAX), first);
+    let without = tempfile::tempdir().unwrap();
+    assert_eq!(run(without.path(), &log, 0, i64::MAX), first);
+
+    // More events after the restart end where one run over all of them ends.
+    append(&log, 4_000..6_000);
+    let second = run(folder.path(), &log, 2_000, 0);
+    let other = tempfile::tempdir().unwrap();
+    let at_once = {
+        let log = open(other.path());
+        append(&log, 0..6_000);
+        run(other.path(), &log, 6_000, i64::MAX)
+    };
+    assert_eq!(second.states, at_once.states);
+}
