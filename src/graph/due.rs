@@ -56,3 +56,91 @@ pub fn as_of_ms(graph: &UserGraph, watermark_ms: i64) -> Option<i64> {
     let reached_ms = levels_ms(graph).into_iter().take_while(|level_ms| *level_ms <= watermark_ms).last();
     Some(reached_ms.map_or(last_ms, |level_ms| level_ms.max(last_ms)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::{Event, EventKind},
+        graph::GraphParams,
+    };
+
+    /// A user with these events: kind and time in days.
+    fn user(events: &[(EventKind, f64)]) -> UserGraph {
+        let mut graph = UserGraph::default();
+        for ((kind, day), event_id) in events.iter().zip(1..) {
+            let event = Event {
+                user: "u".into(),
+                kind: *kind,
+                time_ms: ms(*day),
+                event_id,
+                session: None,
+                query: None,
+                lines: SmallVec::new(),
+            };
+            graph.view_mut(kind.view()).fold(&event, &GraphParams::default());
+        }
+        graph
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds")]
+    fn ms(day: f64) -> i64 {
+        (day * 86_400_000.0) as i64
+    }
+
+    fn views(days: &[f64]) -> UserGraph {
+        user(&days.iter().map(|day| (EventKind::View, *day)).collect::<Vec<_>>())
+    }
+
+    #[track_caller]
+    fn check(graph: &UserGraph, watermark_day: f64, as_of_day: f64, next_due_day: Option<f64>) {
+        assert_eq!(as_of_ms(graph, ms(watermark_day)), Some(ms(as_of_day)));
+        assert_eq!(next_due_ms(graph, ms(watermark_day)), next_due_day.map(ms));
+    }
+
+    #[test]
+    fn a_new_user_is_due_by_weeks() {
+        let graph = views(&[100.25]);
+        check(&graph, 100.25, 100.25, Some(107.25));
+        check(&graph, 107.25, 107.25, Some(110.75));
+        check(&graph, 109.0, 107.25, Some(110.75));
+        check(&graph, 156.25, 156.25, None);
+        check(&graph, 1_000.0, 156.25, None);
+    }
+
+    #[test]
+    fn a_known_user_is_due_by_the_median_gap() {
+        // Gaps 2, 4, 3, 40: of the two middle ones the lower.
+        let graph = views(&[100.0, 102.0, 106.0, 109.0, 149.0]);
+        assert_eq!(typical_gap_ms(&graph), 3 * DAY_MS);
+        check(&graph, 151.0, 149.0, Some(152.0));
+        check(&graph, 155.0, 155.0, Some(158.0));
+    }
+
+    #[test]
+    fn gaps_are_bounded_and_silence_ends() {
+        assert_eq!(typical_gap_ms(&views(&[100.0, 200.0, 300.0])), 30 * DAY_MS);
+        // 30 × 8 is past 180 days, 30 × 6 is not.
+        check(&views(&[100.0, 200.0, 300.0]), 900.0, 480.0, None);
+        assert_eq!(typical_gap_ms(&views(&[100.0, 100.1, 100.9])), DEFAULT_GAP_DAYS * DAY_MS, "one day, no gap");
+    }
+
+    #[test]
+    fn silence_counts_from_activity_and_scores_never_stand_before_an_event() {
+        let graph = user(&[(EventKind::Purchase, 100.0), (EventKind::Other, 108.0)]);
+        check(&graph, 107.5, 108.0, Some(110.5));
+        check(&graph, 110.5, 110.5, Some(114.0));
+    }
+
+    #[test]
+    fn views_count_together() {
+        let graph = user(&[(EventKind::View, 100.0), (EventKind::Search, 105.0), (EventKind::Purchase, 110.0)]);
+        assert_eq!(typical_gap_ms(&graph), 5 * DAY_MS);
+    }
+
+    #[test]
+    fn an_empty_graph_is_never_due() {
+        assert_eq!(as_of_ms(&UserGraph::default(), i64::MAX), None);
+        assert_eq!(next_due_ms(&UserGraph::default(), 0), None);
+    }
+}

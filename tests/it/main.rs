@@ -4,10 +4,12 @@
 
 mod architecture;
 mod cli;
+mod decision;
 mod embedded;
 mod events;
 mod generate;
 mod kafka;
+mod properties;
 mod reference;
 mod simulation;
 mod snapshot;
