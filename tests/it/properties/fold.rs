@@ -74,7 +74,8 @@ proptest! {
             let views = View::ALL.map(|view| Some(ViewGraph::from_parts(graph.view(view)?.to_parts()).into()));
             graphs.insert(user, UserGraph::from_views(views).into());
         }
-        let rebuilt = PartitionState::restored(PartitionId(3), graphs, first.names, first.progress());
+        let progress = first.progress();
+        let rebuilt = PartitionState::restored(PartitionId(3), graphs, first.names, progress);
         let mut write_set = WriteSet::on(&rebuilt);
         for (view, offset, record) in after {
             write_set.fold(&rebuilt, *view, *offset, &record.event(), &params);
