@@ -69,7 +69,16 @@ impl Encoder {
 
     /// Encodes `graph` as of `as_of_ms`, which must be at or after every event in it.
     pub fn encode(&self, graph: &UserGraph, as_of_ms: i64) -> EncodedUser {
-        let graph = &graph.expand(&self.graph);
+        self.encode_expanded(&self.expand(graph), as_of_ms)
+    }
+
+    /// Expands a graph with the parameters it was folded with.
+    pub fn expand(&self, graph: &UserGraph) -> ExpandedGraph {
+        graph.expand(&self.graph)
+    }
+
+    /// The same as [`encode`](Self::encode) for a graph that is expanded already.
+    pub fn encode_expanded(&self, graph: &ExpandedGraph, as_of_ms: i64) -> EncodedUser {
         let raw = self.raw_of(graph, as_of_ms);
         let transformed = self.spec.features().iter().zip(&raw).map(|(feature, value)| feature.knots.apply(*value));
         // A feature never seen in training is missing even when this user has it.
@@ -100,6 +109,12 @@ impl Encoder {
         put_all(&mut row, graph, as_of_ms, &self.spec, &self.decay);
         row.into_values()
     }
+}
+
+/// Purchase value expected in `horizon_days` from `as_of_ms` on at the pace of the last 16 weeks (or since the first
+/// purchase, but at least two weeks), in minor units: what is at stake if the user leaves.
+pub fn expected_value_minor(graph: &ExpandedGraph, as_of_ms: i64, horizon_days: i32) -> u64 {
+    history::expected_value_minor(graph, as_of_ms, horizon_days)
 }
 
 /// The features in the encoder's order.
@@ -138,7 +153,7 @@ fn rhythm_of(graph: &ExpandedGraph, views: &[View], as_of_ms: i64) -> Option<Rhy
         days.extend(view.days().iter());
         day_count = day_count.max(summary.day_count);
         first_ms = first_ms.min(summary.first_ms);
-        last_ms = last_ms.max(summary.last_ms);
+        last_ms = last_ms.max(summary.last_activity_ms);
     }
     Rhythm::new(days, day_count, first_ms, last_ms, as_of_ms)
 }

@@ -81,6 +81,17 @@ fn put_spend(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64) {
     );
 }
 
+/// See [`expected_value_minor`](super::expected_value_minor).
+#[expect(clippy::cast_sign_loss, reason = "sums of amounts are not negative")]
+pub(super) fn expected_value_minor(graph: &ExpandedGraph, as_of_ms: i64, horizon_days: i32) -> u64 {
+    let Some(view) = graph.view(View::Purchase) else { return 0 };
+    let totals = view.totals();
+    let recent = week_sum(totals, &totals.week_value_minor, as_of_ms, 0, totals.week_value_minor.len());
+    let known_days = (as_of_ms - view.summary().first_ms).max(0) as f64 / DAY_MS as f64;
+    let days = known_days.clamp(14.0, 7.0 * totals.week_value_minor.len() as f64);
+    (recent / days * f64::from(horizon_days)).round() as u64
+}
+
 fn put_kinds(row: &mut Row, graph: &ExpandedGraph) {
     let mut counts = [0.0; EventKind::ALL.len()];
     for view in View::ALL.into_iter().filter_map(|view| graph.view(view)) {

@@ -22,7 +22,7 @@ mod transform;
 mod vocabulary;
 
 pub use bgnbd::{BgNbd, RepeatHistory};
-pub use encode::{CONTEXT_WIDTH, EncodedUser, Encoder};
+pub use encode::{CONTEXT_WIDTH, EncodedUser, Encoder, expected_value_minor};
 pub use row::FeatureInfo;
 pub use spec::{Feature, FeatureSettings, FeatureSpec, SpecError};
 pub use tokens::{

@@ -53,7 +53,7 @@ pub(crate) fn user(
         .collect();
     let events = (0..event_count)
         .map(|place| EventToken {
-            name_low: 1,
+            name: Some(NameHash(1)),
             time_s: 1_000_000 - place as u32,
             item_row: random.random_range(0..=items) as u32,
             kind: EventKind::ALL[place % EventKind::ALL.len()],

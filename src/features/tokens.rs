@@ -77,8 +77,8 @@ pub struct EdgeToken {
 /// An event of the sequence, newest first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EventToken {
-    /// Low half of the name's hash (0 none), for explanations.
-    pub name_low: u32,
+    /// The item or query, for explanations.
+    pub name: Option<NameHash>,
     /// Seconds since the Unix epoch.
     pub time_s: u32,
     /// Row of the item table (0 none).
@@ -184,7 +184,7 @@ pub(super) fn events(
             [log_hours(now_s - time_s), log_hours(newer_s - time_s), (entry.value_minor as f32).ln_1p() * 0.1];
         newer_s = time_s;
         EventToken {
-            name_low: entry.name.map_or(0, low),
+            name: entry.name,
             time_s: entry.time_s,
             item_row: vocabulary.row_of_low(entry.name_kind(), entry.name.map_or(0, low)),
             kind: entry.kind,

@@ -4,6 +4,7 @@
 //! disk. Shape letters are those of [`crate::features`].
 
 mod batch;
+mod bundle;
 mod calibration;
 mod config;
 mod fused;
@@ -16,6 +17,7 @@ mod parameters;
 mod prediction;
 
 pub use batch::{Batch, BatchEdges, Dropout, Padding};
+pub use bundle::{Bundle, BundleError, BundleParts, MAX_BUNDLE_BYTES, Probe};
 pub use calibration::{Calibration, Platt};
 pub use config::{GraphForm, NetworkConfig};
 pub use fused::{FusedError, FusedForward};

@@ -1,7 +1,12 @@
 //! The boundary between the stream and the model: graphs in, scores out. No tensor crosses it.
 
+mod explain;
+mod lists;
+mod pool;
 mod recency;
+mod served;
 
+pub use pool::{Pool, PoolError, PoolSettings};
 pub use recency::{RECENCY_VERSION, RecencyScorer};
 
 use crate::{

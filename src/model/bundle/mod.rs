@@ -1,0 +1,396 @@
+//! A trained model on disk: weights, feature specification, item model, metrics, probe, model card and manifest.
+//!
+//! Nothing of a bundle is trusted: loading checks every file's size and hash, every shape, that all numbers are finite,
+//! and that the network says of the bundle's probe users what it said when it was stored.
+
+mod manifest;
+mod probe;
+mod tensors;
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use self::{
+    manifest::{FORMAT, Manifest, hash},
+    tensors::Array,
+};
+use super::{
+    Calibration, CandleForward, FusedError, FusedForward, Model, NetworkConfig, Parameter, Parameters, Prediction,
+};
+use crate::{
+    features::{EncodedUser, FeatureSpec, SpecError},
+    score::{ModelInfo, Probability},
+};
+
+pub use probe::Probe;
+
+const MODEL_FILE: &str = "model.safetensors";
+const CONFIG_FILE: &str = "config.json";
+const FEATURES_FILE: &str = "features.json";
+const METRICS_FILE: &str = "metrics.json";
+const PROBE_FILE: &str = "probe.safetensors";
+const CARD_FILE: &str = "README.md";
+const MANIFEST_FILE: &str = "MANIFEST.json";
+
+/// Files every bundle has, besides the manifest.
+const REQUIRED: [&str; 6] = [MODEL_FILE, CONFIG_FILE, FEATURES_FILE, METRICS_FILE, PROBE_FILE, CARD_FILE];
+
+/// Largest bundle, all files together.
+pub const MAX_BUNDLE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Users kept as the probe.
+const PROBE_USERS: usize = 16;
+
+/// Why a bundle cannot be written or used.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file system refused.
+    #[error("cannot {action} `{path}`: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or folder.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A file the manifest lists, or every bundle must have, is absent from the manifest.
+    #[error("the manifest does not list `{file}`")]
+    NotListed {
+        /// The file.
+        file: &'static str,
+    },
+    /// A file differs from what the manifest says.
+    #[error("`{file}` does not match the manifest: {message}")]
+    Mismatch {
+        /// The file.
+        file: String,
+        /// Size or hash found and expected.
+        message: String,
+    },
+    /// A file cannot be read as what it should be.
+    #[error("`{file}` is malformed: {message}")]
+    Malformed {
+        /// The file.
+        file: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+    /// Written by another program version.
+    #[error("the bundle has format `{found}`, this program reads `{FORMAT}`")]
+    Format {
+        /// Format found.
+        found: u32,
+    },
+    /// A parameter is missing, unknown or of another shape than the configuration asks for.
+    #[error("parameter `{name}`: {message}")]
+    Parameter {
+        /// The parameter.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The feature specification cannot be used.
+    #[error("`features.json`: {0}")]
+    Spec(#[from] SpecError),
+    /// The files are larger than [`MAX_BUNDLE_BYTES`].
+    #[error("the bundle has `{bytes}` bytes, at most `{MAX_BUNDLE_BYTES}` are allowed: admit fewer items")]
+    TooLarge {
+        /// Bytes of all files.
+        bytes: u64,
+    },
+    /// The network says something else of the probe than it did when stored.
+    #[error("probe user `{user}` gets another answer from the {forward} forward than the stored one")]
+    Probe {
+        /// Place among the probe's users.
+        user: usize,
+        /// Which forward pass.
+        forward: &'static str,
+    },
+    /// A tensor operation failed.
+    #[error("a tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// The serving form could not be built.
+    #[error("the serving form cannot be built: {0}")]
+    Fused(FusedError),
+}
+
+/// What training chose on validation besides the weights; all of `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredConfig {
+    format: u32,
+    network: NetworkConfig,
+    calibration: Calibration,
+    churn_threshold: f32,
+    purchase_threshold: f32,
+}
+
+/// A loaded or freshly trained bundle. Immutable; shared by reference count.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// Identity: name and content hash.
+    pub version: Arc<str>,
+    /// The network.
+    pub model: Model,
+    /// Features and vocabulary.
+    pub spec: FeatureSpec,
+    /// Churn probability with the best F1 on validation.
+    pub churn_threshold: Probability,
+    /// Purchase probability with the best F1 on validation.
+    pub purchase_threshold: Probability,
+    /// What evaluation measured, as stored.
+    pub metrics: serde_json::Value,
+    /// The model card, Markdown.
+    pub card: String,
+    probe: Probe,
+}
+
+/// What a new bundle is made of.
+#[derive(Debug, Clone)]
+pub struct BundleParts {
+    /// First part of the version, for example the data set's name.
+    pub name: String,
+    /// The network.
+    pub model: Model,
+    /// Features and vocabulary.
+    pub spec: FeatureSpec,
+    /// Churn probability with the best F1 on validation.
+    pub churn_threshold: Probability,
+    /// Purchase probability with the best F1 on validation.
+    pub purchase_threshold: Probability,
+    /// What evaluation measured.
+    pub metrics: serde_json::Value,
+    /// The model card, Markdown.
+    pub card: String,
+}
+
+impl Bundle {
+    /// Makes a bundle, with up to 16 of `probe_users` and what the network says of them as its probe.
+    pub fn new(parts: BundleParts, probe_users: &[&EncodedUser]) -> Result<Self, BundleError> {
+        let users: Vec<EncodedUser> =
+            probe_users.iter().take(PROBE_USERS).map(|user| EncodedUser::clone(user)).collect();
+        let references: Vec<&EncodedUser> = users.iter().collect();
+        let answers = CandleForward::new(&parts.model, Device::Cpu)?.predict(&references)?;
+        let mut bundle = Self {
+            version: Arc::from(""),
+            model: parts.model,
+            spec: parts.spec,
+            churn_threshold: parts.churn_threshold,
+            purchase_threshold: parts.purchase_threshold,
+            metrics: parts.metrics,
+            card: parts.card,
+            probe: Probe { users, answers },
+        };
+        bundle.version = Manifest::of(&parts.name, &bundle.files()?).version.into();
+        bundle.check()?;
+        Ok(bundle)
+    }
+
+    /// What scores say of this bundle.
+    pub fn info(&self) -> ModelInfo {
+        let days = |days: i32| u32::try_from(days).unwrap_or(0);
+        ModelInfo {
+            version: Arc::clone(&self.version),
+            churn_days: days(self.spec.settings.churn_days),
+            purchase_days: days(self.spec.settings.purchase_days),
+            churn_threshold: self.churn_threshold,
+        }
+    }
+
+    /// The bundle's proof.
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// Writes all files into `folder`, which is created; the manifest comes last, so a torn bundle is none.
+    pub fn save(&self, folder: &Path) -> Result<(), BundleError> {
+        let files = self.files()?;
+        let name = self.version.rsplit_once('-').map_or("bundle", |(name, _)| name);
+        let manifest = Manifest::of(name, &files);
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| BundleError::Malformed { file: MANIFEST_FILE, message: error.to_string() })?;
+        let total = files.values().chain([&text]).map(|bytes| bytes.len() as u64).sum();
+        if total > MAX_BUNDLE_BYTES {
+            return Err(BundleError::TooLarge { bytes: total });
+        }
+        let io = |action, path: &Path| {
+            let path = path.display().to_string();
+            move |source| BundleError::Io { action, path, source }
+        };
+        fs::create_dir_all(folder).map_err(io("create", folder))?;
+        for (file, bytes) in files.iter().map(|(file, bytes)| (*file, bytes)).chain([(MANIFEST_FILE, &text)]) {
+            let path = folder.join(file);
+            let part = folder.join(format!("{file}.part"));
+            fs::write(&part, bytes).map_err(io("write", &part))?;
+            fs::rename(&part, &path).map_err(io("rename", &part))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a bundle and checks all of it.
+    pub fn load(folder: &Path) -> Result<Self, BundleError> {
+        let manifest: Manifest = json(MANIFEST_FILE, &read(folder, MANIFEST_FILE)?)?;
+        if manifest.format != FORMAT {
+            return Err(BundleError::Format { found: manifest.format });
+        }
+        if let Some(file) = REQUIRED.into_iter().find(|file| !manifest.files.contains_key(*file)) {
+            return Err(BundleError::NotListed { file });
+        }
+        let total = manifest.files.values().fold(0_u64, |sum, entry| sum.saturating_add(entry.bytes));
+        if total > MAX_BUNDLE_BYTES {
+            return Err(BundleError::TooLarge { bytes: total });
+        }
+        let mut files = BTreeMap::new();
+        for file in REQUIRED {
+            let entry = &manifest.files[file];
+            let bytes = read(folder, file)?;
+            if bytes.len() as u64 != entry.bytes {
+                let message = format!("`{}` bytes, listed `{}`", bytes.len(), entry.bytes);
+                return Err(BundleError::Mismatch { file: file.to_owned(), message });
+            }
+            let found = hash(&bytes);
+            if found != entry.sha256 {
+                let message = format!("SHA-256 `{found}`, listed `{}`", entry.sha256);
+                return Err(BundleError::Mismatch { file: file.to_owned(), message });
+            }
+            files.insert(file, bytes);
+        }
+        Self::from_files(&manifest, &files)
+    }
+
+    fn from_files(manifest: &Manifest, files: &BTreeMap<&'static str, Vec<u8>>) -> Result<Self, BundleError> {
+        let config: StoredConfig = json(CONFIG_FILE, &files[CONFIG_FILE])?;
+        if config.format != FORMAT {
+            return Err(BundleError::Format { found: config.format });
+        }
+        if let Some(message) = config.network.problem() {
+            return Err(BundleError::Malformed { file: CONFIG_FILE, message });
+        }
+        let threshold = |value: f32| {
+            let message = format!("threshold `{value}` is no probability");
+            Probability::new(value).ok_or(BundleError::Malformed { file: CONFIG_FILE, message })
+        };
+        let spec = FeatureSpec::from_json(&files[FEATURES_FILE])?;
+        fits(&spec, &config.network)?;
+        let card = String::from_utf8(files[CARD_FILE].clone())
+            .map_err(|error| BundleError::Malformed { file: CARD_FILE, message: error.to_string() })?;
+        let bundle = Self {
+            version: manifest.version.as_str().into(),
+            probe: Probe::from_bytes(&files[PROBE_FILE], &config.network)?,
+            churn_threshold: threshold(config.churn_threshold)?,
+            purchase_threshold: threshold(config.purchase_threshold)?,
+            model: Model {
+                parameters: parameters(&files[MODEL_FILE], &config.network)?,
+                config: config.network,
+                calibration: config.calibration,
+            },
+            spec,
+            metrics: json(METRICS_FILE, &files[METRICS_FILE])?,
+            card,
+        };
+        bundle.check()?;
+        Ok(bundle)
+    }
+
+    /// Finite numbers, and both forward passes agree with the probe.
+    fn check(&self) -> Result<(), BundleError> {
+        if let Some(name) = self.model.parameters.first_not_finite() {
+            return Err(BundleError::Parameter { name: name.to_owned(), message: "is not finite".to_owned() });
+        }
+        let users: Vec<&EncodedUser> = self.probe.users.iter().collect();
+        let refuse = |answers: &[Prediction], forward| match self.probe.first_difference(answers) {
+            Some(user) => Err(BundleError::Probe { user, forward }),
+            None => Ok(()),
+        };
+        refuse(&CandleForward::new(&self.model, Device::Cpu)?.predict(&users)?, "candle")?;
+        match FusedForward::new(&self.model) {
+            Ok(mut fused) => refuse(&fused.predict(&users), "fused"),
+            // The gated form is served by candle.
+            Err(FusedError::Form) => Ok(()),
+            Err(error) => Err(BundleError::Fused(error)),
+        }
+    }
+
+    fn files(&self) -> Result<BTreeMap<&'static str, Vec<u8>>, BundleError> {
+        let tensor = |file: &'static str| {
+            move |error: safetensors::SafeTensorError| BundleError::Malformed { file, message: error.to_string() }
+        };
+        let stored = StoredConfig {
+            format: FORMAT,
+            network: self.model.config.clone(),
+            calibration: self.model.calibration,
+            churn_threshold: self.churn_threshold.get(),
+            purchase_threshold: self.purchase_threshold.get(),
+        };
+        let arrays = self.model.parameters.iter().map(|(name, parameter)| {
+            (name.to_owned(), (parameter.shape.clone(), Array::Floats(parameter.values.clone())))
+        });
+        let mut files = BTreeMap::new();
+        files.insert(MODEL_FILE, tensors::write(&arrays.collect()).map_err(tensor(MODEL_FILE))?);
+        files.insert(CONFIG_FILE, to_json(CONFIG_FILE, &stored)?);
+        files.insert(FEATURES_FILE, self.spec.to_json()?);
+        files.insert(METRICS_FILE, to_json(METRICS_FILE, &self.metrics)?);
+        files.insert(PROBE_FILE, self.probe.to_bytes().map_err(tensor(PROBE_FILE))?);
+        files.insert(CARD_FILE, self.card.clone().into_bytes());
+        Ok(files)
+    }
+}
+
+/// Whether the network was made for the specification.
+fn fits(spec: &FeatureSpec, network: &NetworkConfig) -> Result<(), BundleError> {
+    let pairs = [
+        ("features", spec.features().len(), network.features),
+        ("item rows", spec.vocabulary().table_rows(), network.item_rows),
+        ("nodes", spec.settings.node_capacity, network.node_capacity),
+        ("events", spec.settings.sequence_capacity, network.sequence_capacity),
+    ];
+    match pairs.into_iter().find(|(_, listed, taken)| listed != taken) {
+        Some((what, listed, taken)) => Err(BundleError::Malformed {
+            file: CONFIG_FILE,
+            message: format!("the network takes `{taken}` {what}, features.json has `{listed}`"),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Reads the weights and holds names and shapes against the configuration.
+fn parameters(bytes: &[u8], config: &NetworkConfig) -> Result<Parameters, BundleError> {
+    let shapes = Parameters::shapes(config);
+    let mut arrays = tensors::read(MODEL_FILE, bytes)?;
+    let mut map = BTreeMap::new();
+    for (name, shape) in shapes {
+        let refuse = |message: String| BundleError::Parameter { name: name.clone(), message };
+        match arrays.remove(&name) {
+            Some((found, Array::Floats(values))) if found == shape => {
+                map.insert(name, Parameter { shape, values });
+            }
+            Some((found, _)) => return Err(refuse(format!("has shape {found:?}, expected {shape:?} of type F32"))),
+            None => return Err(refuse("is missing".to_owned())),
+        }
+    }
+    if let Some(name) = arrays.into_keys().next() {
+        return Err(BundleError::Parameter { name, message: "is unknown".to_owned() });
+    }
+    Ok(Parameters::from_map(map))
+}
+
+fn read(folder: &Path, file: &str) -> Result<Vec<u8>, BundleError> {
+    let path = folder.join(file);
+    let refuse = |source| BundleError::Io { action: "read", path: path.display().to_string(), source };
+    let length = fs::metadata(&path).map_err(refuse)?.len();
+    if length > MAX_BUNDLE_BYTES {
+        return Err(BundleError::TooLarge { bytes: length });
+    }
+    fs::read(&path).map_err(refuse)
+}
+
+fn json<T: for<'de> Deserialize<'de>>(file: &'static str, bytes: &[u8]) -> Result<T, BundleError> {
+    serde_json::from_slice(bytes).map_err(|error| BundleError::Malformed { file, message: error.to_string() })
+}
+
+fn to_json(file: &'static str, value: &impl Serialize) -> Result<Vec<u8>, BundleError> {
+    serde_json::to_vec_pretty(value).map_err(|error| BundleError::Malformed { file, message: error.to_string() })
+}

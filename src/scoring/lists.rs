@@ -1,0 +1,53 @@
+//! The two item lists of a score.
+
+use std::collections::HashSet;
+
+use crate::{
+    event::{NameHash, NameKind, View},
+    graph::ExpandedGraph,
+    model::{Bundle, Prediction},
+    score::{ItemReason, RankedItem},
+};
+
+/// Places of each list.
+const PLACES: usize = 20;
+
+/// Items and discoveries.
+pub(super) struct Lists {
+    pub(super) items: Vec<RankedItem>,
+    pub(super) discoveries: Vec<RankedItem>,
+}
+
+/// What the bundle recommends to the user. Empty only for a bundle whose training data had no items.
+pub(super) fn of(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, _as_of_ms: i64) -> Lists {
+    by_query(bundle, graph, prediction)
+}
+
+/// The network's query against all items of its vocabulary.
+fn by_query(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction) -> Lists {
+    let width = prediction.query.len();
+    let items = bundle.spec.vocabulary().items();
+    // Row 0 stands for 'no item'; the vocabulary's rows follow.
+    let rows = bundle.model.item_table().chunks_exact(width).skip(1);
+    let dot = |row: &[f32]| row.iter().zip(&prediction.query).map(|(left, right)| left * right).sum::<f32>();
+    let mut ranked: Vec<(f32, NameHash)> = rows.zip(items).map(|(row, item)| (dot(row), *item)).collect();
+    let bought: HashSet<NameHash> = graph
+        .view(View::Purchase)
+        .map_or(&[][..], |view| view.nodes_of(NameKind::Item))
+        .iter()
+        .map(|node| node.name)
+        .collect();
+    let best_first =
+        |left: &(f32, NameHash), right: &(f32, NameHash)| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1));
+    let wanted = PLACES + bought.len();
+    if ranked.len() > wanted {
+        ranked.select_nth_unstable_by(wanted, best_first);
+        ranked.truncate(wanted);
+    }
+    ranked.sort_unstable_by(best_first);
+    let place = |(score, item): &(f32, NameHash)| RankedItem { item: *item, score: *score, reason: ItemReason::Model };
+    Lists {
+        items: ranked.iter().take(PLACES).map(place).collect(),
+        discoveries: ranked.iter().filter(|(_, item)| !bought.contains(item)).take(PLACES).map(place).collect(),
+    }
+}

@@ -1,0 +1,148 @@
+//! A bundle made ready to serve: encoder, names and linear effects prepared once for all workers.
+
+use std::sync::Arc;
+
+use candle_core::Device;
+
+use super::{ScoreError, lists};
+use crate::graph::UserGraph;
+use crate::{
+    features::{EncodedUser, Encoder, expected_value_minor},
+    graph::ExpandedGraph,
+    model::{Bundle, CandleForward, FusedError, FusedForward, Prediction},
+    score::{Factor, ModelInfo, Probability, ScoreRequest, Scored},
+};
+
+/// Top factors reported with a score.
+const FACTORS: usize = 5;
+
+/// A bundle and what serving it needs.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) bundle: Bundle,
+    pub(super) info: Arc<ModelInfo>,
+    encoder: Encoder,
+    feature_names: Vec<Arc<str>>,
+    /// Shared weights of the CPU form; absent where only candle serves the network.
+    fused: Option<FusedForward>,
+}
+
+impl Served {
+    pub(super) fn new(bundle: Bundle) -> Result<Self, ScoreError> {
+        let fused = match FusedForward::new(&bundle.model) {
+            Ok(fused) => Some(fused),
+            Err(FusedError::Form) => None,
+            Err(error) => return Err(failed(&bundle.version, &error)),
+        };
+        Ok(Self {
+            info: Arc::new(bundle.info()),
+            encoder: Encoder::new(bundle.spec.clone()),
+            feature_names: bundle.spec.features().iter().map(|feature| Arc::from(feature.name.as_str())).collect(),
+            fused,
+            bundle,
+        })
+    }
+
+    /// A forward pass of one worker's own on `device`.
+    pub(super) fn forward(&self, device: &Device) -> Result<Forward, ScoreError> {
+        match (&self.fused, device) {
+            (Some(fused), Device::Cpu) => Ok(Forward::Fused(Box::new(fused.clone()))),
+            _ => {
+                let candle = CandleForward::new(&self.bundle.model, device.clone());
+                Ok(Forward::Candle(Box::new(candle.map_err(|error| failed(&self.info.version, &error))?)))
+            }
+        }
+    }
+
+    pub(super) fn expand(&self, graph: &UserGraph) -> ExpandedGraph {
+        self.encoder.expand(graph)
+    }
+
+    pub(super) fn encode(&self, graph: &ExpandedGraph, as_of_ms: i64) -> EncodedUser {
+        self.encoder.encode_expanded(graph, as_of_ms)
+    }
+
+    /// Scores `requests` in order. The first failure names its place plus `first`.
+    pub(super) fn score(
+        &self,
+        forward: &mut Forward,
+        requests: &[ScoreRequest<UserGraph>],
+        first: usize,
+    ) -> Result<Vec<Scored>, ScoreError> {
+        let graphs: Vec<ExpandedGraph> = requests.iter().map(|request| self.expand(&request.graph)).collect();
+        let users: Vec<EncodedUser> =
+            graphs.iter().zip(requests).map(|(graph, request)| self.encode(graph, request.as_of_ms)).collect();
+        let predictions = self.predict(forward, &users.iter().collect::<Vec<_>>())?;
+        let mut scores = Vec::with_capacity(requests.len());
+        for (place, prediction) in predictions.iter().enumerate() {
+            let score = self.scored(&graphs[place], &users[place], prediction);
+            let not_finite =
+                || ScoreError::User { index: first + place, message: "the score is not finite".to_owned() };
+            scores.push(score.ok_or_else(not_finite)?);
+        }
+        Ok(scores)
+    }
+
+    /// Runs the network.
+    pub(super) fn predict(&self, forward: &mut Forward, users: &[&EncodedUser]) -> Result<Vec<Prediction>, ScoreError> {
+        match forward {
+            Forward::Fused(fused) => Ok(fused.predict(users)),
+            Forward::Candle(candle) => candle.predict(users).map_err(|error| failed(&self.info.version, &error)),
+        }
+    }
+
+    /// Everything said of one user; `None` when any number is not finite.
+    fn scored(&self, graph: &ExpandedGraph, user: &EncodedUser, prediction: &Prediction) -> Option<Scored> {
+        if !prediction.is_finite() {
+            return None;
+        }
+        let (churn, purchase) = self.bundle.model.probabilities(prediction);
+        let lists = lists::of(&self.bundle, graph, prediction, user.as_of_ms);
+        Some(Scored {
+            churn_probability: Probability::new(churn)?,
+            purchase_probability: Probability::new(purchase)?,
+            attention: prediction.attention,
+            top_factors: self.factors(user),
+            value_at_stake_minor: expected_value_minor(graph, user.as_of_ms, self.bundle.spec.settings.churn_days),
+            items: lists.items,
+            discoveries: lists.discoveries,
+            model: Arc::clone(&self.info),
+        })
+    }
+
+    /// The features with the largest linear effects on the churn log-odds, strongest first; ties by place.
+    fn factors(&self, user: &EncodedUser) -> Vec<Factor> {
+        let mut strongest: Vec<(f32, usize)> = Vec::with_capacity(FACTORS + 1);
+        for place in 0..user.features.len() {
+            let effect = self.bundle.model.wide_effect(user, place);
+            let rank = strongest.partition_point(|(known, _)| known.abs() >= effect.abs());
+            if rank < FACTORS && effect != 0.0 {
+                strongest.insert(rank, (effect, place));
+                strongest.truncate(FACTORS);
+            }
+        }
+        strongest
+            .into_iter()
+            .map(|(effect, place)| Factor { name: self.feature_name(place), value: self.value(user, place), effect })
+            .collect()
+    }
+
+    pub(super) fn feature_name(&self, place: usize) -> Arc<str> {
+        Arc::clone(&self.feature_names[place])
+    }
+
+    /// The raw value, `None` when missing.
+    pub(super) fn value(&self, user: &EncodedUser, place: usize) -> Option<f32> {
+        Some(user.raw[place]).filter(|value| value.is_finite())
+    }
+}
+
+/// A worker's forward pass.
+pub(super) enum Forward {
+    Fused(Box<FusedForward>),
+    Candle(Box<CandleForward>),
+}
+
+pub(super) fn failed(version: &str, error: &dyn std::fmt::Display) -> ScoreError {
+    ScoreError::Model { model_version: version.to_owned(), message: error.to_string() }
+}
