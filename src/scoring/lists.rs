@@ -5,26 +5,27 @@ use std::collections::HashSet;
 use crate::{
     event::{NameHash, NameKind, View},
     graph::ExpandedGraph,
-    model::{Bundle, Prediction},
+    model::{
+        Bundle, Prediction,
+        items::{ItemLists, UserItems},
+    },
     score::{ItemReason, RankedItem},
 };
 
 /// Places of each list.
 const PLACES: usize = 20;
 
-/// Items and discoveries.
-pub(super) struct Lists {
-    pub(super) items: Vec<RankedItem>,
-    pub(super) discoveries: Vec<RankedItem>,
-}
-
-/// What the bundle recommends to the user. Empty only for a bundle whose training data had no items.
-pub(super) fn of(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, _as_of_ms: i64) -> Lists {
-    by_query(bundle, graph, prediction)
+/// What the bundle recommends to the user: its item model's lists, or the network's own where there is none. Empty only
+/// for a bundle whose training data had no items.
+pub(super) fn of(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, as_of_ms: i64) -> ItemLists {
+    let Some(model) = &bundle.items else { return by_query(bundle, graph, prediction) };
+    let (click, purchase) = (graph.view(View::Click), graph.view(View::Purchase));
+    let purchase_days = purchase.map_or(0, |view| view.summary().day_count);
+    model.recommend(&UserItems::of_expanded(click, purchase, purchase_days), as_of_ms)
 }
 
 /// The network's query against all items of its vocabulary.
-fn by_query(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction) -> Lists {
+fn by_query(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction) -> ItemLists {
     let width = prediction.query.len();
     let items = bundle.spec.vocabulary().items();
     // Row 0 stands for 'no item'; the vocabulary's rows follow.
@@ -46,7 +47,7 @@ fn by_query(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction) -> 
     }
     ranked.sort_unstable_by(best_first);
     let place = |(score, item): &(f32, NameHash)| RankedItem { item: *item, score: *score, reason: ItemReason::Model };
-    Lists {
+    ItemLists {
         items: ranked.iter().take(PLACES).map(place).collect(),
         discoveries: ranked.iter().filter(|(_, item)| !bought.contains(item)).take(PLACES).map(place).collect(),
     }

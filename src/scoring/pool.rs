@@ -97,7 +97,7 @@ pub struct Pool {
 
 impl Pool {
     /// Starts the workers.
-    pub fn start(bundle: Bundle, settings: PoolSettings) -> Result<Self, PoolError> {
+    pub fn start(bundle: Arc<Bundle>, settings: PoolSettings) -> Result<Self, PoolError> {
         // Candle would hand large products to a thread pool of its own; here a worker is one thread.
         gemm::set_threading_threshold(usize::MAX);
         let devices = devices(&settings)?;
@@ -124,7 +124,7 @@ impl Pool {
     }
 
     /// Serves `bundle` from the next request on. Requests that run finish with the bundle they began with.
-    pub fn swap(&self, bundle: Bundle) -> Result<(), PoolError> {
+    pub fn swap(&self, bundle: Arc<Bundle>) -> Result<(), PoolError> {
         let next = Arc::new(Served::new(bundle)?);
         let version = next.info.version.to_string();
         let before = std::mem::replace(&mut *self.served.write().unwrap_or_else(PoisonError::into_inner), next);
@@ -133,7 +133,12 @@ impl Pool {
         Ok(())
     }
 
-    /// What the bundle says of itself.
+    /// The bundle that serves.
+    pub fn bundle(&self) -> Arc<Bundle> {
+        Arc::clone(&self.served().bundle)
+    }
+
+    /// What it says of itself.
     pub fn model(&self) -> Arc<ModelInfo> {
         Arc::clone(&self.served().info)
     }

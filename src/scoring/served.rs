@@ -19,7 +19,7 @@ const FACTORS: usize = 5;
 /// A bundle and what serving it needs.
 #[derive(Debug)]
 pub(super) struct Served {
-    pub(super) bundle: Bundle,
+    pub(super) bundle: Arc<Bundle>,
     pub(super) info: Arc<ModelInfo>,
     encoder: Encoder,
     feature_names: Vec<Arc<str>>,
@@ -28,7 +28,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn new(bundle: Bundle) -> Result<Self, ScoreError> {
+    pub(super) fn new(bundle: Arc<Bundle>) -> Result<Self, ScoreError> {
         let fused = match FusedForward::new(&bundle.model) {
             Ok(fused) => Some(fused),
             Err(FusedError::Form) => None,

@@ -9,6 +9,7 @@ mod embedded;
 mod events;
 mod generate;
 mod kafka;
+mod model;
 mod properties;
 mod reference;
 mod simulation;

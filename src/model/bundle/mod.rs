@@ -18,6 +18,7 @@ use self::{
 };
 use super::{
     Calibration, CandleForward, FusedError, FusedForward, Model, NetworkConfig, Parameter, Parameters, Prediction,
+    items::{ItemModel, ItemModelError},
 };
 use crate::{
     features::{EncodedUser, FeatureSpec, SpecError},
@@ -32,6 +33,8 @@ const FEATURES_FILE: &str = "features.json";
 const METRICS_FILE: &str = "metrics.json";
 const PROBE_FILE: &str = "probe.safetensors";
 const CARD_FILE: &str = "README.md";
+/// Absent where the training data had no items.
+const ITEMS_FILE: &str = "items.safetensors";
 const MANIFEST_FILE: &str = "MANIFEST.json";
 
 /// Files every bundle has, besides the manifest.
@@ -92,6 +95,9 @@ pub enum BundleError {
         /// What is wrong.
         message: String,
     },
+    /// The item model cannot be used.
+    #[error("`items.safetensors`: {0}")]
+    Items(#[from] ItemModelError),
     /// The feature specification cannot be used.
     #[error("`features.json`: {0}")]
     Spec(#[from] SpecError),
@@ -137,6 +143,8 @@ pub struct Bundle {
     pub model: Model,
     /// Features and vocabulary.
     pub spec: FeatureSpec,
+    /// What ranks items; `None` where the training data had none.
+    pub items: Option<Arc<ItemModel>>,
     /// Churn probability with the best F1 on validation.
     pub churn_threshold: Probability,
     /// Purchase probability with the best F1 on validation.
@@ -157,6 +165,8 @@ pub struct BundleParts {
     pub model: Model,
     /// Features and vocabulary.
     pub spec: FeatureSpec,
+    /// What ranks items; `None` where the training data had none.
+    pub items: Option<Arc<ItemModel>>,
     /// Churn probability with the best F1 on validation.
     pub churn_threshold: Probability,
     /// Purchase probability with the best F1 on validation.
@@ -178,6 +188,7 @@ impl Bundle {
             version: Arc::from(""),
             model: parts.model,
             spec: parts.spec,
+            items: parts.items,
             churn_threshold: parts.churn_threshold,
             purchase_threshold: parts.purchase_threshold,
             metrics: parts.metrics,
@@ -244,8 +255,8 @@ impl Bundle {
             return Err(BundleError::TooLarge { bytes: total });
         }
         let mut files = BTreeMap::new();
-        for file in REQUIRED {
-            let entry = &manifest.files[file];
+        let listed = REQUIRED.into_iter().chain([ITEMS_FILE]);
+        for (file, entry) in listed.filter_map(|file| Some((file, manifest.files.get(file)?))) {
             let bytes = read(folder, file)?;
             if bytes.len() as u64 != entry.bytes {
                 let message = format!("`{}` bytes, listed `{}`", bytes.len(), entry.bytes);
@@ -257,6 +268,12 @@ impl Bundle {
                 return Err(BundleError::Mismatch { file: file.to_owned(), message });
             }
             files.insert(file, bytes);
+        }
+        let name = manifest.version.rsplit_once('-').map_or("", |(name, _)| name);
+        let expected = Manifest::of(name, &files).version;
+        if manifest.version != expected {
+            let message = format!("version `{}`, its files make `{expected}`", manifest.version);
+            return Err(BundleError::Mismatch { file: MANIFEST_FILE.to_owned(), message });
         }
         Self::from_files(&manifest, &files)
     }
@@ -288,6 +305,10 @@ impl Bundle {
                 calibration: config.calibration,
             },
             spec,
+            items: match files.get(ITEMS_FILE) {
+                Some(bytes) => Some(Arc::new(ItemModel::from_bytes(bytes)?)),
+                None => None,
+            },
             metrics: json(METRICS_FILE, &files[METRICS_FILE])?,
             card,
         };
@@ -332,6 +353,9 @@ impl Bundle {
         files.insert(MODEL_FILE, tensors::write(&arrays.collect()).map_err(tensor(MODEL_FILE))?);
         files.insert(CONFIG_FILE, to_json(CONFIG_FILE, &stored)?);
         files.insert(FEATURES_FILE, self.spec.to_json()?);
+        if let Some(items) = &self.items {
+            files.insert(ITEMS_FILE, items.to_bytes()?);
+        }
         files.insert(METRICS_FILE, to_json(METRICS_FILE, &self.metrics)?);
         files.insert(PROBE_FILE, self.probe.to_bytes().map_err(tensor(PROBE_FILE))?);
         files.insert(CARD_FILE, self.card.clone().into_bytes());
