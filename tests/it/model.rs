@@ -15,7 +15,7 @@ use undercurrent::{
         NetworkConfig, Padding, Prediction,
     },
     score::{Evidence, Probability, ScoreRequest},
-    scoring::{Pool, PoolSettings, RecencyScorer, ScoreError, Scorer},
+    scoring::{Pool, PoolSettings, ScoreError, Scorer},
 };
 
 const AS_OF_MS: i64 = 1_700_000_000_000;
@@ -311,16 +311,4 @@ fn reasons_are_the_users_own_and_strongest_first() {
     assert_eq!(few, reasons[..3]);
     let nobody = ScoreRequest { graph: Arc::default(), as_of_ms: AS_OF_MS };
     assert_eq!(pool.explain_blocking(&nobody, 3).unwrap(), []);
-}
-
-#[test]
-fn recency_raises_with_silence() {
-    let scorer = RecencyScorer::new(30, 14);
-    let graph = Arc::new(graph(4, 40));
-    let last_ms = graph.last_event_ms().unwrap();
-    let at = |days: i64| ScoreRequest { graph: Arc::clone(&graph), as_of_ms: last_ms + days * DAY_MS };
-    let scores = scorer.score_blocking(&[at(0), at(5), at(50)]).unwrap();
-    assert!(scores.is_sorted_by_key(|score| score.churn_probability.get()));
-    assert!(scores.is_sorted_by(|left, right| left.purchase_probability >= right.purchase_probability));
-    assert_eq!(scorer.explain_blocking(&at(5), 5).unwrap().len(), 2);
 }
