@@ -85,6 +85,7 @@ table! {
 
     SNAPSHOT_WRITE_SECONDS = "undercurrent_snapshot_write_seconds", Histogram, ["kind"], "Time to write one snapshot: base or delta.";
     SNAPSHOT_BYTES = "undercurrent_snapshot_bytes_total", Counter, [], "Bytes of snapshots written.";
+    SNAPSHOT_REJECTED = "undercurrent_snapshot_rejected_total", Counter, [], "Snapshots passed over by a restore: damaged, ahead of the group, or folded with other parameters.";
     SNAPSHOT_FAILURES = "undercurrent_snapshot_failures_total", Counter, [], "Snapshots that could not be written; the previous one stays valid.";
 
     TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of a scheduled training: promoted, kept (the champion is as good), failed or timeout.";

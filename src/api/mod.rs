@@ -5,6 +5,7 @@
 
 mod health;
 mod ingest;
+mod listener;
 mod partitions;
 mod problem;
 mod split;
@@ -18,6 +19,7 @@ use std::{
     future::Future,
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -89,12 +91,21 @@ impl std::fmt::Debug for ApiState {
     }
 }
 
+/// Connections served at once; further ones wait to be accepted. Each costs a few kilobytes, and a body in memory at most.
+const MAX_CONNECTIONS: usize = 1_024;
+
+/// A connection is closed after this many request timeouts without a byte from the client. More than one, because a
+/// client also waits silently for an answer that takes long.
+const SILENT_TIMEOUTS: u32 = 4;
+
 /// Serves until `shutdown` is done and the requests under way are answered.
 pub async fn serve(
     listener: TcpListener,
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let silence = Duration::from_millis(state.limits.request_timeout_ms) * SILENT_TIMEOUTS;
+    let listener = listener::BoundedListener::new(listener, MAX_CONNECTIONS, silence);
     axum::serve(listener, router(state)).with_graceful_shutdown(shutdown).await
 }
 

@@ -53,17 +53,21 @@ pub(super) async fn get_partitions(
     // Hashing takes long: not on a thread that serves others.
     let shown = tokio::task::spawn_blocking(move || show_blocking(&state, &options)).await;
     match shown {
-        Ok(partitions) => Json(json!({ "partitions": partitions })).into_response(),
+        Ok((partitions, restoring)) => {
+            Json(json!({ "partitions": partitions, "restoring": restoring })).into_response()
+        }
         Err(panic) => {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error", panic.to_string()).into_response()
         }
     }
 }
 
-fn show_blocking(state: &ApiState, options: &Options) -> Vec<Shown> {
-    let mut shown = Vec::new();
+/// The partitions that are read, and those that wait for their restore.
+fn show_blocking(state: &ApiState, options: &Options) -> (Vec<Shown>, Vec<i32>) {
+    let (mut shown, mut restoring) = (Vec::new(), Vec::new());
     for (thread, status) in state.streams.iter().enumerate() {
         let status = status.borrow().clone();
+        restoring.extend(status.restoring.iter().map(|partition| partition.0));
         for (partition, at) in &status.partitions {
             let PartitionStatus { next_offsets, end_offsets, watermark_ms, user_count } = at;
             let handle = options.hash.then(|| state.partitions.get(*partition)).flatten();
@@ -81,7 +85,8 @@ fn show_blocking(state: &ApiState, options: &Options) -> Vec<Shown> {
         }
     }
     shown.sort_unstable_by_key(|shown| shown.partition);
-    shown
+    restoring.sort_unstable();
+    (shown, restoring)
 }
 
 fn by_view(positions: &Positions) -> Value {

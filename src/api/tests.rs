@@ -239,6 +239,32 @@ async fn bodies_are_bounded_in_size_count_and_time() {
 }
 
 #[tokio::test]
+async fn a_client_that_says_nothing_is_let_go() {
+    let server = Server::start(|state| state.limits.request_timeout_ms = 20).await;
+    for begun in ["", "GET /livez HT"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.ok();
+        assert!(rest.is_empty(), "closed without an answer");
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    use axum::serve::Listener;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut bounded = super::listener::BoundedListener::new(listener, 1, std::time::Duration::from_mins(1));
+    let address = bounded.local_addr().unwrap();
+    let _clients = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+    let (first, _) = bounded.accept().await;
+    let mut second = std::pin::pin!(bounded.accept());
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(20), &mut second).await.is_err());
+    drop(first);
+    second.await;
+}
+
+#[tokio::test]
 async fn a_user_is_shown_with_names_score_and_lists() {
     let mut server = Server::start(|_| ()).await;
     let search = json!({ "event": "search", "user_id": "ann/b c", "timestamp": NOW_MS - 90_000, "query": "Green Tea" });

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     event::{PartitionId, Positions, UserId},
     graph::{GraphStore, NameTable, PartitionState, Progress},
+    metrics as names,
 };
 
 /// A snapshot in memory.
@@ -126,6 +127,7 @@ impl Snapshots {
             }
         }
         rejected.sort_by(|left, right| right.path.cmp(&left.path));
+        metrics::counter!(names::SNAPSHOT_REJECTED).increment(rejected.len() as u64);
         Ok(RestoreOutcome { restored, rejected })
     }
 

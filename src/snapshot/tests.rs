@@ -576,3 +576,19 @@ fn a_location_that_cannot_be_used_is_named() {
         assert!(message.contains(location.trim_end_matches('/')), "{message}");
     }
 }
+
+#[test]
+fn every_column_is_in_the_documentation() {
+    let place = Place::small();
+    let manifest = chain_of_three(&place).swap_remove(0).0;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/snapshots.md")).unwrap();
+    for content in [FileContent::Users, FileContent::Names] {
+        let bytes = place.storage.get_blocking(&path_of(&manifest, content)).unwrap();
+        let reader = arrow::ipc::reader::FileReader::try_new(std::io::Cursor::new(bytes), None).unwrap();
+        for field in reader.schema().fields() {
+            let view = View::ALL.iter().find_map(|view| field.name().strip_prefix(view.name()));
+            let column = view.map_or_else(|| field.name().clone(), |rest| format!("<view>{rest}"));
+            assert!(page.contains(&format!("`{column}`")), "{column}");
+        }
+    }
+}
