@@ -9,8 +9,6 @@ mod listener;
 mod partitions;
 mod problem;
 mod split;
-#[cfg(test)]
-mod tests;
 mod users;
 
 pub use ingest::Ingest;
@@ -144,3 +142,6 @@ async fn measure(clock: Arc<dyn Clock>, request: Request, next: Next) -> Respons
     metrics::histogram!(names::HTTP_REQUEST_SECONDS, "route" => route, "status" => status).record(seconds);
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,8 +19,6 @@ mod remote;
 mod retention;
 mod storage;
 mod table;
-#[cfg(test)]
-mod tests;
 mod write;
 mod writer;
 
@@ -104,3 +102,6 @@ impl std::fmt::Debug for Snapshots {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

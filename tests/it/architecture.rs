@@ -53,7 +53,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("train", &["snapshot", "features", "model", "graph", "event", "score", "scoring", "clock"]),
     ("generate", &["event"]),
     ("config", &["event", "graph"]),
-    ("api", &["event", "graph", "score", "decision", "snapshot", "stream", "clock", "metrics"]),
+    // `scoring` for its trait: a user's reasons and lists are computed for the answer, they are kept nowhere.
+    ("api", &["event", "graph", "score", "scoring", "decision", "snapshot", "stream", "clock", "metrics"]),
 ];
 
 struct SourceFile {
