@@ -17,7 +17,7 @@ pub use self::{
     events::{EventsConfig, GraphConfig, MissingNumber, MissingTime},
     kafka::{Delivery, KafkaConfig, SecurityProtocol, TopicsConfig},
     load::{ConfigError, ENV_PREFIX, Problem, Sources},
-    model::{DecisionConfig, ScoringConfig, TrainingConfig},
+    model::{DecisionConfig, ScorerKind, ScoringConfig, TrainingConfig},
     serve::{HttpConfig, LogFormat, LoggingConfig, ShutdownConfig},
     stream::{EmbeddedConfig, InputConfig, LogKind, SnapshotConfig, StreamConfig},
 };

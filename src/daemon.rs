@@ -1,4 +1,14 @@
 //! Puts the parts together: reads the configuration, starts threads in order, stops them in the reverse one.
 
+mod champion;
+pub mod engine;
 pub mod feed;
+pub mod models;
 pub mod params;
+pub mod pool;
+mod retrain;
+pub mod signals;
+mod supervisor;
+pub mod threads;
+
+pub use supervisor::run_blocking;

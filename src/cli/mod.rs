@@ -1,9 +1,15 @@
 //! The command line: what each command takes, what it prints and how it exits.
 
 mod check;
+mod demo;
+mod evaluate;
+mod generate;
+mod models;
 mod output;
+mod run;
 mod send;
 mod settings;
+mod snapshots;
 mod tail;
 mod topics;
 
@@ -47,12 +53,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon until SIGTERM or Ctrl-C
+    Run,
+    /// Watch a real year of shopping stream through, and see how right the alerts were
+    Demo(demo::DemoArgs),
     /// Check the configuration, and the broker when there is one; exit 2 and name every wrong key
     Check,
     /// Send events from files into the topics (or into the embedded log)
     Send(send::SendArgs),
     /// Show outputs as readable lines
     Tail(tail::TailArgs),
+    /// Make up shoppers, for load and tests
+    Generate(generate::GenerateArgs),
+    /// Train before a moment, predict after it, and compare with baselines
+    Evaluate(evaluate::EvaluateArgs),
+    /// List and verify snapshots
+    #[command(subcommand)]
+    Snapshots(SnapshotsCommand),
+    /// List, show, promote and roll back model bundles
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
     /// Make the Kafka topics
     #[command(subcommand)]
     Topics(TopicsCommand),
@@ -64,6 +84,14 @@ enum Command {
         /// Shell to complete for
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotsCommand {
+    /// List the snapshots
+    List(snapshots::SnapshotArgs),
+    /// Read every byte of every snapshot and say what is damaged
+    Verify(snapshots::SnapshotArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,9 +151,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn execute(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
+        Command::Run => run::run(&cli.global),
+        Command::Demo(args) => demo::run(&cli.global, &args),
         Command::Check => check::run(&cli.global),
         Command::Send(args) => send::run(&cli.global, &args),
         Command::Tail(args) => tail::run(&cli.global, &args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
+        Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),
+        Command::Models(command) => models::run(&cli.global, command),
         Command::Topics(TopicsCommand::Create(args)) => topics::create(&cli.global, &args),
         Command::Config(ConfigCommand::Print) => {
             let config = cli.global.load()?;

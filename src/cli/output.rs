@@ -24,6 +24,12 @@ pub(super) fn bytes(content: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Writes a line about progress to standard error. A standard error that is closed leaves nobody to tell.
+pub(super) fn note(text: &str) {
+    let written = writeln!(std::io::stderr(), "{text}");
+    drop(written);
+}
+
 /// Writes an error to standard error. A standard error that is closed leaves nobody to tell.
 pub(super) fn error(text: &str) {
     let written = writeln!(std::io::stderr(), "error: {text}");
@@ -38,21 +44,21 @@ pub(super) fn record(topic: OutputTopic, json: &str) -> String {
     match topic {
         OutputTopic::Scores => format!(
             "score   {} user {} leaves {} buys {}",
-            text("event_time"),
+            text("scored_at"),
             text("user_id"),
             number("churn_probability"),
             number("purchase_probability")
         ),
         OutputTopic::ChurnAlerts => format!(
             "alert   {} user {} {} at {}{}",
-            text("event_time"),
+            text("raised_at"),
             text("user_id"),
             text("transition"),
             number("churn_probability"),
             reasons(&value["reasons"])
         ),
         OutputTopic::Recommendations => {
-            format!("next    {} user {}: {}", text("event_time"), text("user_id"), names(&value["items"]))
+            format!("next    {} user {}: {}", text("scored_at"), text("user_id"), names(&value["items"]))
         }
         OutputTopic::DeadLetters => format!("refused {} {}", text("reason"), json),
     }

@@ -4,15 +4,28 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// What scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScorerKind {
+    /// The model bundle, on the scoring pool.
+    #[default]
+    Model,
+    /// Silence against the user's own rhythm: needs no bundle.
+    Recency,
+}
+
 /// The bundle and the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoringConfig {
+    /// `model`, or `recency`: a rule without a model, for measuring the rest of the pipeline.
+    pub scorer: ScorerKind,
     /// Folder of model bundles; the champion is what its `current` names.
     pub models: PathBuf,
     /// The bundle used while `scoring.models` has no promoted one.
     pub bundle: String,
-    /// Scoring workers on the CPU, one OS thread each. 0 (default) means one a core, less the stream threads, at least 1.
+    /// Scoring workers on the CPU, one OS thread each. 0 means one a core: a stream thread waits while its users are scored.
     pub workers: usize,
     /// CUDA devices to score on, by number. Needs a binary built with the feature `cuda`; CPU workers
     /// are then not started.
@@ -30,6 +43,7 @@ pub struct ScoringConfig {
 impl Default for ScoringConfig {
     fn default() -> Self {
         Self {
+            scorer: ScorerKind::Model,
             models: PathBuf::from("models"),
             bundle: "default".to_owned(),
             workers: 0,

@@ -76,6 +76,18 @@ pub struct StreamConfig {
     /// Silent users scored in one micro-batch at most. A night's worth of due times must not make one
     /// batch longer than `kafka.max_poll_interval_ms`.
     pub max_due_users: usize,
+    /// Attempts at scoring one user; then its records of the batch go to the dead letters and the others go on.
+    pub scoring_attempts: u32,
+    /// Calls of the log that may answer 'try again' in a row before the process stops.
+    pub retry_attempts: u32,
+    /// Milliseconds between two such calls.
+    pub retry_backoff_ms: u64,
+    /// Milliseconds between two looks at the ends of the log, for the lag.
+    pub lag_interval_ms: i64,
+    /// Whether a restore may go on when the log no longer holds records it needs. Off: the process stops and says what is gone.
+    pub accept_gap: bool,
+    /// Revoked partitions kept in memory, for when they come back.
+    pub parked_capacity: usize,
 }
 
 impl Default for StreamConfig {
@@ -89,6 +101,12 @@ impl Default for StreamConfig {
             topic_skew_ms: 6 * 3_600_000,
             live_grace_ms: 60_000,
             max_due_users: 2_000,
+            scoring_attempts: 3,
+            retry_attempts: 100,
+            retry_backoff_ms: 100,
+            lag_interval_ms: 1_000,
+            accept_gap: false,
+            parked_capacity: 64,
         }
     }
 }

@@ -300,6 +300,12 @@ fn stream(config: &Config, report: &mut Report) {
     report.at_least_one("stream.max_records", stream.max_records);
     report.at_least_one("stream.max_bytes", stream.max_bytes);
     report.at_least_one("stream.max_due_users", stream.max_due_users);
+    for (key, value) in
+        [("stream.scoring_attempts", stream.scoring_attempts), ("stream.retry_attempts", stream.retry_attempts)]
+    {
+        report.require(value >= 1, key, "must be at least 1", value);
+    }
+    report.require(stream.lag_interval_ms >= 1, "stream.lag_interval_ms", "must be at least 1", stream.lag_interval_ms);
     report.require(
         (1..=60_000).contains(&stream.idle_wait_ms),
         "stream.idle_wait_ms",

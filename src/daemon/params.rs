@@ -6,8 +6,10 @@ use anyhow::Context;
 
 use crate::{
     config::{self, Config},
+    decision::DecisionParams,
     event::{CleaningParams, DAY_MS, Decoder, EventKind, EventMapping, MissingNumber, MissingTime, UnknownName},
     graph::{GraphParams, KindSet},
+    snapshot::{Retention, SnapshotOptions},
     stream::{
         OutputTopic,
         embedded::EmbeddedParams,
@@ -153,6 +155,34 @@ fn secret(file: &Path) -> anyhow::Result<Secret> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in `{}`", file.display()))?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}
+
+/// When a score becomes an alert.
+#[expect(clippy::cast_possible_truncation, reason = "days become whole milliseconds")]
+pub fn decision(config: &Config) -> DecisionParams {
+    let decision = &config.decision;
+    DecisionParams {
+        enter_threshold: decision.enter_threshold,
+        escalate_threshold: decision.escalate_threshold,
+        recover_threshold: decision.recover_threshold,
+        cooldown_ms: (f64::from(decision.cooldown_days) * DAY_MS as f64) as i64,
+        list_length: decision.list_length,
+    }
+}
+
+/// Where and how snapshots are written.
+pub fn snapshots(config: &Config) -> anyhow::Result<SnapshotOptions> {
+    let snapshot = &config.snapshot;
+    Ok(SnapshotOptions {
+        graph_params: graph(config)?,
+        deltas_per_base: snapshot.deltas_per_base,
+        retention: Retention {
+            keep_bases: snapshot.keep_bases,
+            keep_spaced: snapshot.keep_spaced,
+            spacing_ms: days_ms(snapshot.spacing_days),
+        },
+        ..SnapshotOptions::default()
+    })
 }
 
 /// Days as milliseconds.

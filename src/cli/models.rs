@@ -1,0 +1,63 @@
+//! `undercurrent models`: the bundles, and which of them scores.
+
+use anyhow::Context;
+
+use super::{GlobalArgs, output};
+use crate::{
+    config::Config,
+    daemon::{models::ModelStore, pool},
+};
+
+/// What to do with the bundles.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum ModelsCommand {
+    /// List the bundles; the champion is marked
+    List,
+    /// Print a bundle's model card [default: the champion's]
+    Show {
+        /// Name of the bundle
+        name: Option<String>,
+    },
+    /// Make a bundle the champion; a running daemon swaps it in within seconds
+    Promote {
+        /// Name of the bundle
+        name: String,
+    },
+    /// Take the last promotion back
+    Rollback,
+}
+
+/// Runs one of them.
+pub(super) fn run(global: &GlobalArgs, command: ModelsCommand) -> anyhow::Result<()> {
+    let config = global.load()?;
+    let store = ModelStore::at(&config.scoring.models);
+    match command {
+        ModelsCommand::List => list(&config, &store),
+        ModelsCommand::Show { name } => {
+            let name = name.map_or_else(|| store.champion(&config.scoring.bundle), Ok)?;
+            output::text(&pool::load(&store.folder_of(&name)?)?.card)
+        }
+        ModelsCommand::Promote { name } => {
+            // A bundle that cannot be used must not become the champion.
+            pool::load(&store.folder_of(&name)?)?;
+            store.promote(&name)?;
+            output::line(&format!("`{name}` is the champion now"))
+        }
+        ModelsCommand::Rollback => {
+            let name = store.roll_back(&config.scoring.bundle)?;
+            output::line(&format!("`{name}` is the champion again"))
+        }
+    }
+}
+
+fn list(config: &Config, store: &ModelStore) -> anyhow::Result<()> {
+    let champion = store.champion(&config.scoring.bundle).context("cannot see which model is promoted")?;
+    for name in store.names()? {
+        let mark = if name == champion { "*" } else { " " };
+        match store.folder_of(&name).and_then(|folder| pool::load(&folder)) {
+            Ok(bundle) => output::line(&format!("{mark} {name}  {}", bundle.version))?,
+            Err(error) => output::line(&format!("{mark} {name}  unusable: {error:#}"))?,
+        }
+    }
+    Ok(())
+}
