@@ -127,7 +127,11 @@ fn comparison(report: &EvaluationReport) -> String {
         for (name, metrics) in models {
             text += &format!(
                 "  {name:<24} {:>7}  {:>7} {:>7.4}   {:>7.4} {:>7.4}\n",
-                maybe(metrics.roc_auc), maybe(metrics.pr_auc), metrics.f1, metrics.log_loss, metrics.ece
+                maybe(metrics.roc_auc),
+                maybe(metrics.pr_auc),
+                metrics.f1,
+                metrics.log_loss,
+                metrics.ece
             );
         }
     }

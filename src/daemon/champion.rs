@@ -39,7 +39,9 @@ pub(super) async fn follow(config: Config, pool: Arc<Pool>, stop: CancellationTo
         .await?;
         match swapped {
             Ok(version) => info!(model_version = %version, "another model scores from now on"),
-            Err(error) => error!(error = format!("{error:#}"), "the promoted model cannot be used; the old one scores on"),
+            Err(error) => {
+                error!(error = format!("{error:#}"), "the promoted model cannot be used; the old one scores on")
+            }
         }
     }
 }

@@ -19,8 +19,8 @@ use crate::{
     scoring::Scorer,
     snapshot::{SnapshotWriter, Snapshots, open_storage},
     stream::{
-        ArrowSnapshots, BatchLimits, GapPolicy, NoSnapshots, Partitions, Sink, SnapshotStore, Source, StreamParams, StreamParts,
-        StreamStatus, TimeMode, embedded::EmbeddedLog, kafka::KafkaLog,
+        ArrowSnapshots, BatchLimits, GapPolicy, NoSnapshots, Partitions, Sink, SnapshotStore, Source, StreamParams,
+        StreamParts, StreamStatus, TimeMode, embedded::EmbeddedLog, kafka::KafkaLog,
     },
 };
 

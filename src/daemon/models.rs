@@ -93,7 +93,11 @@ impl ModelStore {
     /// Takes the last promotion back and returns the champion's name then; `otherwise` when nothing is left.
     pub fn roll_back(&self, otherwise: &str) -> anyhow::Result<String> {
         let mut promoted = self.promoted()?;
-        ensure!(promoted.pop().is_some(), "nothing was promoted in `{}`, so nothing can be taken back", self.folder.display());
+        ensure!(
+            promoted.pop().is_some(),
+            "nothing was promoted in `{}`, so nothing can be taken back",
+            self.folder.display()
+        );
         let champion = promoted.last().cloned().unwrap_or_else(|| otherwise.to_owned());
         self.folder_of(&champion)?;
         self.write(&promoted)?;
@@ -108,9 +112,7 @@ impl ModelStore {
             std::io::Write::write_all(&mut file, text.as_bytes())?;
             file.sync_all()
         });
-        written
-            .and_then(|()| fs::rename(&part, &place))
-            .with_context(|| format!("cannot write `{}`", place.display()))
+        written.and_then(|()| fs::rename(&part, &place)).with_context(|| format!("cannot write `{}`", place.display()))
     }
 }
 

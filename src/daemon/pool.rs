@@ -52,7 +52,8 @@ pub fn open(config: &Config) -> anyhow::Result<Scoring> {
 
 /// Loads a bundle and checks all of it.
 pub fn load(folder: &Path) -> anyhow::Result<Arc<Bundle>> {
-    let bundle = Bundle::load(folder).with_context(|| format!("cannot use the model bundle in `{}`", folder.display()))?;
+    let bundle =
+        Bundle::load(folder).with_context(|| format!("cannot use the model bundle in `{}`", folder.display()))?;
     Ok(Arc::new(bundle))
 }
 

@@ -142,7 +142,10 @@ impl Card {
     fn of(bundle: &Bundle) -> anyhow::Result<Self> {
         let info = bundle.info();
         let trained_until_ms = bundle.metrics["trained_until_ms"].as_i64().with_context(|| {
-            format!("the bundle `{}` does not say until when it was trained, so no moment can be called unseen", info.version)
+            format!(
+                "the bundle `{}` does not say until when it was trained, so no moment can be called unseen",
+                info.version
+            )
         })?;
         Ok(Self { version: info.version, churn_days: info.churn_days, trained_until_ms })
     }
