@@ -1,7 +1,8 @@
 //! The whole loop with the cheapest scorer: events/s, and p50 and p99 of a micro-batch, on the memory and the embedded log.
 //!
 //! `cargo bench --bench micro_batch [-- EVENTS [USERS]]`, 500,000 and 50,000 by default. Made-up shoppers, three topics of
-//! four partitions, one stream thread. `scores` counts how often a user was scored: once a batch at most.
+//! four partitions, one stream thread. `scores` counts how often a user was scored: once a batch at most. The last columns say
+//! where the time went, microseconds an event.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -21,6 +22,7 @@ use undercurrent::{
     event::Decoder,
     generate::{GenerateParams, MadeRecord, json_records},
     graph::NameTable,
+    metrics,
     scoring::RecencyScorer,
     stream::{
         BatchLimits, NoSnapshots, Partitions, Sink, Source, Step, StreamParams, StreamParts, StreamThread, TimeMode,
@@ -29,6 +31,10 @@ use undercurrent::{
         partitioner::partition_of,
     },
 };
+
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PARTITIONS: u32 = 4;
 const APPEND_RECORDS: usize = 1_000;
@@ -42,27 +48,52 @@ fn main() {
     let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
     println!("{} events, {} bytes each, {PARTITIONS} partitions", records.len(), bytes / records.len().max(1));
     println!(
-        "{:<9} {:>9} {:>10} {:>11} {:>9} {:>8} {:>8} {:>8} {:>9} {:>9}",
-        "log", "max batch", "events/s", "CPU us/event", "batches", "p50 ms", "p99 ms", "max ms", "scores", "scores/s"
+        "{:<9} {:>9} {:>10} {:>11} {:>9} {:>8} {:>8} {:>8} {:>9}  {}",
+        "log",
+        "max batch",
+        "events/s",
+        "CPU us/event",
+        "batches",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "scores",
+        STAGES.join(" / ")
     );
+    let stages = Stages(metrics::install().expect("nothing else records"));
     for max_records in [1_000, 10_000, 50_000] {
-        memory(&records, max_records);
+        memory(&records, max_records, &stages);
     }
     for max_records in [1_000, 10_000, 50_000] {
-        embedded(&records, max_records);
+        embedded(&records, max_records, &stages);
     }
 }
 
-fn memory(records: &[MadeRecord], max_records: usize) {
+/// Reads the sums of the stage histograms off the metrics page.
+struct Stages(metrics_exporter_prometheus::PrometheusHandle);
+
+const STAGES: [&str; 5] = ["fold", "score", "decide", "commit", "publish"];
+
+impl Stages {
+    fn seconds(&self) -> [f64; STAGES.len()] {
+        let page = self.0.render();
+        STAGES.map(|stage| {
+            let prefix = format!("{}_sum{{stage=\"{stage}\"}} ", metrics::STREAM_STAGE_SECONDS);
+            page.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok()).unwrap_or(0.0)
+        })
+    }
+}
+
+fn memory(records: &[MadeRecord], max_records: usize, stages: &Stages) {
     let broker = Arc::new(MemoryBroker::new(PARTITIONS));
     for record in records {
         let key = record.key.as_bytes();
         broker.append(record.view, partition_of(key, PARTITIONS), record.time_ms, Some(key), Some(&record.payload));
     }
-    run("memory", MemoryLog::join(&broker, "bench", Box::new(NoFaults)), max_records, records.len());
+    run("memory", MemoryLog::join(&broker, "bench", Box::new(NoFaults)), max_records, records.len(), stages);
 }
 
-fn embedded(records: &[MadeRecord], max_records: usize) {
+fn embedded(records: &[MadeRecord], max_records: usize, stages: &Stages) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let params = EmbeddedParams { partition_count: PARTITIONS, ..EmbeddedParams::at(folder.path()) };
     let log = EmbeddedLog::open(params, Arc::new(SystemClock)).expect("the folder is empty");
@@ -81,7 +112,7 @@ fn embedded(records: &[MadeRecord], max_records: usize) {
     }
     let append_s = started.elapsed().as_secs_f64();
     let partitions: Vec<_> = log.partitions().collect();
-    run("embedded", log.consumer(&partitions).expect("free"), max_records, records.len());
+    run("embedded", log.consumer(&partitions).expect("free"), max_records, records.len(), stages);
     println!(
         "          appended durably in batches of {APPEND_RECORDS}: {:.0} events/s; {:.0} MB on disk",
         records.len() as f64 / append_s,
@@ -89,7 +120,7 @@ fn embedded(records: &[MadeRecord], max_records: usize) {
     );
 }
 
-fn run<L: Source + Sink>(name: &str, log: L, max_records: usize, event_count: usize) {
+fn run<L: Source + Sink>(name: &str, log: L, max_records: usize, event_count: usize, stages: &Stages) {
     let partitions = Arc::new(Partitions::default());
     let mut thread = StreamThread::new(StreamParts {
         log,
@@ -108,7 +139,7 @@ fn run<L: Source + Sink>(name: &str, log: L, max_records: usize, event_count: us
         },
     });
     let mut seconds = Vec::new();
-    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    let (started, cpu_before, stages_before) = (Instant::now(), cpu_seconds(), stages.seconds());
     loop {
         let turn = Instant::now();
         match thread.step_blocking().expect("no failure is injected") {
@@ -121,9 +152,12 @@ fn run<L: Source + Sink>(name: &str, log: L, max_records: usize, event_count: us
     let status = thread.status().borrow().clone();
     assert_eq!(status.record_count, event_count as u64);
     seconds.sort_by(f64::total_cmp);
+    let shares: Vec<String> = (stages.seconds().iter().zip(stages_before))
+        .map(|(after, before)| format!("{:.2}", (after - before) * 1e6 / event_count as f64))
+        .collect();
     let at = |share: f64| seconds[((seconds.len() - 1) as f64 * share) as usize] * 1e3;
     println!(
-        "{name:<9} {max_records:>9} {:>10.0} {:>12.2} {:>9} {:>8.1} {:>8.1} {:>8.1} {:>9} {:>9.0}",
+        "{name:<9} {max_records:>9} {:>10.0} {:>12.2} {:>9} {:>8.1} {:>8.1} {:>8.1} {:>9}  {}",
         event_count as f64 / total_s,
         cpu_s * 1e6 / event_count as f64,
         seconds.len(),
@@ -131,7 +165,7 @@ fn run<L: Source + Sink>(name: &str, log: L, max_records: usize, event_count: us
         at(0.99),
         at(1.0),
         status.score_count,
-        status.score_count as f64 / total_s,
+        shares.join(" / "),
     );
 }
 
