@@ -1,6 +1,6 @@
 //! `undercurrent evaluate`: train on what is before a moment, predict what comes after it, and say how good that was.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{fmt::Write as _, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -24,7 +24,7 @@ pub(super) struct EvaluateArgs {
     /// Event file; may be repeated, in order of time
     #[arg(long, required = true, value_name = "FILE")]
     events: Vec<PathBuf>,
-    /// CSV of items: item_id, title, category; further columns are ignored
+    /// CSV of items: `item_id,title,category`; further columns are ignored
     #[arg(long, value_name = "FILE")]
     items: Option<PathBuf>,
     /// The moment: epoch milliseconds, a date, or RFC 3339
@@ -123,10 +123,11 @@ fn comparison(report: &EvaluationReport) -> String {
         if models.is_empty() {
             continue;
         }
-        text += &format!("{head:<26} ROC-AUC   PR-AUC      F1  log-loss     ECE\n");
+        _ = writeln!(text, "{head:<26} ROC-AUC   PR-AUC      F1  log-loss     ECE");
         for (name, metrics) in models {
-            text += &format!(
-                "  {name:<24} {:>7}  {:>7} {:>7.4}   {:>7.4} {:>7.4}\n",
+            _ = writeln!(
+                text,
+                "  {name:<24} {:>7}  {:>7} {:>7.4}   {:>7.4} {:>7.4}",
                 maybe(metrics.roc_auc),
                 maybe(metrics.pr_auc),
                 metrics.f1,
@@ -139,9 +140,9 @@ fn comparison(report: &EvaluationReport) -> String {
         if models.is_empty() {
             continue;
         }
-        text += &format!("{head:<26} recall@20 NDCG@10\n");
+        _ = writeln!(text, "{head:<26} recall@20 NDCG@10");
         for (name, metrics) in models {
-            text += &format!("  {name:<24}   {:>7.4} {:>7.4}\n", metrics.recall_at_20, metrics.ndcg_at_10);
+            _ = writeln!(text, "  {name:<24}   {:>7.4} {:>7.4}", metrics.recall_at_20, metrics.ndcg_at_10);
         }
     }
     text

@@ -40,7 +40,7 @@ pub(super) async fn follow(config: Config, pool: Arc<Pool>, stop: CancellationTo
         match swapped {
             Ok(version) => info!(model_version = %version, "another model scores from now on"),
             Err(error) => {
-                error!(error = format!("{error:#}"), "the promoted model cannot be used; the old one scores on")
+                error!(error = format!("{error:#}"), "the promoted model cannot be used; the old one scores on");
             }
         }
     }

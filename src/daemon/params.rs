@@ -158,14 +158,13 @@ fn secret(file: &Path) -> anyhow::Result<Secret> {
 }
 
 /// When a score becomes an alert.
-#[expect(clippy::cast_possible_truncation, reason = "days become whole milliseconds")]
 pub fn decision(config: &Config) -> DecisionParams {
     let decision = &config.decision;
     DecisionParams {
         enter_threshold: decision.enter_threshold,
         escalate_threshold: decision.escalate_threshold,
         recover_threshold: decision.recover_threshold,
-        cooldown_ms: (f64::from(decision.cooldown_days) * DAY_MS as f64) as i64,
+        cooldown_ms: fraction_of_days_ms(decision.cooldown_days),
         list_length: decision.list_length,
     }
 }
@@ -188,4 +187,10 @@ pub fn snapshots(config: &Config) -> anyhow::Result<SnapshotOptions> {
 /// Days as milliseconds.
 pub fn days_ms(days: u32) -> i64 {
     i64::from(days) * DAY_MS
+}
+
+/// Whole milliseconds of a number of days that the configuration bounds far below 2^53 ms.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a bounded number of days")]
+fn fraction_of_days_ms(days: f32) -> i64 {
+    (f64::from(days) * DAY_MS as f64) as i64
 }

@@ -1,5 +1,7 @@
 //! From a score to what is written about it.
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{AlertState, DecisionParams, RiskLevel, Transition, UserScore};
@@ -65,7 +67,7 @@ pub fn decide(
         positions,
         lists_hash,
         alert: after,
-        model_version: scored.model.version.clone(),
+        model_version: Arc::clone(&scored.model.version),
     };
     Decision { recommendations_changed: previous.is_none_or(|score| score.lists_hash != lists_hash), score, alert }
 }

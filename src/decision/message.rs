@@ -1,4 +1,4 @@
-//! Scores, alerts and recommendations as records: JSON with the headers of a CloudEvent in binary mode.
+//! Scores, alerts and recommendations as records: JSON with the headers of a `CloudEvent` in binary mode.
 //!
 //! The schemas are `schemas/{score,alert,recommendation}.schema.json`; tests hold the bytes against them.
 
@@ -254,7 +254,7 @@ pub fn recommendation_message(
     Message { payload, headers: cloud_event(id, "recommendation", subject.partition, scored_at) }
 }
 
-/// Headers of a CloudEvent 1.0 in Kafka's binary mode.
+/// Headers of a `CloudEvent` 1.0 in Kafka's binary mode.
 pub(super) fn cloud_event(id: String, what: &str, partition: PartitionId, time: String) -> Vec<(&'static str, String)> {
     vec![
         ("ce_specversion", "1.0".to_owned()),

@@ -5,14 +5,14 @@
 use super::{FeatureSettings, row::Row};
 use crate::{
     event::{NameKind, View},
-    graph::{ExpandedGraph, Node},
+    graph::{ExpandedGraph, ExpandedView, Node},
 };
 
 /// Appends the features of every view's node table.
 pub(super) fn put(row: &mut Row, graph: &ExpandedGraph, settings: &FeatureSettings, as_of_ms: i64) {
     let now_s = (as_of_ms / 1_000) as f64;
     for view in View::ALL {
-        let nodes = graph.view(view).map(|graph| graph.nodes());
+        let nodes = graph.view(view).map(ExpandedView::nodes);
         put_concentration(row, view, nodes, now_s);
         if view != View::Search {
             put_overdue(row, view, nodes, settings, now_s);
@@ -94,7 +94,7 @@ fn put_overdue(row: &mut Row, view: View, nodes: Option<&[Node]>, settings: &Fea
     });
     let due = due.filter(|due| due.habits > 0.0);
     row.put(format_args!("{name}_habits"), "items", due.as_ref().map(|due| due.habits));
-    row.put(format_args!("{name}_habits_due"), "items", due.as_ref().map(|due| due.due));
+    row.put(format_args!("{name}_habits_due"), "items", due.as_ref().map(|due| due.ripe));
     row.put(format_args!("{name}_habits_overdue"), "items", due.as_ref().map(|due| due.overdue));
     row.put(format_args!("{name}_habits_lost"), "share", due.as_ref().map(|due| due.lost / due.habits));
     row.put(format_args!("{name}_habits_expected"), "items", due.as_ref().map(|due| due.expected));
@@ -104,7 +104,7 @@ fn put_overdue(row: &mut Row, view: View, nodes: Option<&[Node]>, settings: &Fea
 struct Due {
     habits: f64,
     /// 0.8 to 1.5 mean gaps old.
-    due: f64,
+    ripe: f64,
     /// 1.5 to 3 mean gaps old.
     overdue: f64,
     /// More than 3 mean gaps old.
@@ -123,7 +123,7 @@ impl Due {
         let ratio = (now_s - f64::from(node.last_s)).max(0.0) / gap_s;
         let one_if = |condition: bool| f64::from(u8::from(condition));
         self.habits += 1.0;
-        self.due += one_if((0.8..1.5).contains(&ratio));
+        self.ripe += one_if((0.8..1.5).contains(&ratio));
         self.overdue += one_if((1.5..3.0).contains(&ratio));
         self.lost += one_if(ratio >= 3.0);
         self.expected += one_if(ratio < 3.0) * (1.0 - (-horizon_s / gap_s).exp());

@@ -5,7 +5,7 @@
 use super::row::Row;
 use crate::{
     event::{DAY_MS, EventKind, View},
-    graph::{ExpandedGraph, Totals, ViewSummary},
+    graph::{ExpandedGraph, ExpandedView, Totals, ViewSummary},
 };
 
 /// Windows over the weekly histories.
@@ -45,7 +45,7 @@ fn put_counts(row: &mut Row, view: View, known: Option<(&Totals, &ViewSummary)>,
 
 fn put_spend(row: &mut Row, graph: &ExpandedGraph, as_of_ms: i64) {
     let view = graph.view(View::Purchase).filter(|view| view.totals().value_minor > 0);
-    let totals = view.map(|view| view.totals());
+    let totals = view.map(ExpandedView::totals);
     let spend = |from: usize, through: usize| {
         totals.map(|totals| week_sum(totals, &totals.week_value_minor, as_of_ms, from, through))
     };

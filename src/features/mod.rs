@@ -1,8 +1,8 @@
 //! Graph to model inputs, the same for training and serving.
 //!
 //! [`Encoder::encode`] is a pure function of a user's graph, a moment and a [`FeatureSpec`]; it reads no clock. Its
-//! answer, [`EncodedUser`], holds the three inputs of the network: the behaviour graph and the event sequence (X_g), the
-//! user features (X_h) and the context of the moment (X_c).
+//! answer, [`EncodedUser`], holds the three inputs of the network: the behaviour graph and the event sequence (`X_g`), the
+//! user features (`X_h`) and the context of the moment (`X_c`).
 //!
 //! # Shape letters used in tensor code
 //! `B` users, `V` views, `N` padded nodes, `E` padded edges, `L` padded events of the sequence, `F` user features, `D`

@@ -157,13 +157,13 @@ fn put_horizon(row: &mut Row, source: &str, rhythm: Option<&Rhythm>, horizon: &s
         survival.map(|(all, ended)| (ended as f64 + 0.5) / (all as f64 + 1.0)),
     );
     let mut newer = 0;
-    for window in 0..PAST_HORIZONS {
+    for window in (0_i32..).take(PAST_HORIZONS) {
         // A window before the user's first day says nothing of them.
         let count = rhythm.map(|rhythm| {
-            let through = rhythm.active_within(days.saturating_mul(window as i32 + 1));
+            let through = rhythm.active_within(days.saturating_mul(window + 1));
             let count = through - newer;
             newer = through;
-            (count, rhythm.tenure_days >= f64::from(days) * window as f64)
+            (count, rhythm.tenure_days >= f64::from(days) * f64::from(window))
         });
         let count = count.and_then(|(count, observed)| observed.then_some(count as f64));
         row.put(format_args!("{source}_active_days_{horizon}_window_{window}"), "days", count);

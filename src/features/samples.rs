@@ -1,5 +1,6 @@
 //! Made-up encoded users for tests: right shapes, random content.
 
+#![expect(clippy::cast_precision_loss, reason = "at most some thousand samples")]
 #![expect(clippy::cast_possible_truncation, reason = "small test numbers")]
 
 use rand::Rng;

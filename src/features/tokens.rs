@@ -1,4 +1,4 @@
-//! X_g: the nodes, edges and events of a user given to the network.
+//! `X_g`: the nodes, edges and events of a user given to the network.
 
 #![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded indices and ages")]
 

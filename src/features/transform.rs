@@ -1,11 +1,6 @@
 //! Raw feature → Gaussian rank by the quantiles of the training window, so that serving needs no other user.
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "ranks of at most some million rows"
-)]
+#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "ranks of at most some million rows")]
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,12 @@
 //! Which of the last 512 days a user was active, as bits: exact, small, and the source of most rhythm features.
 
+#![expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "ages and places of at most 512 days"
+)]
+
 use smallvec::SmallVec;
 
 /// Active days, relative to the newest one. Grows by words of 64 days up to [`DayBits::CAPACITY_DAYS`].

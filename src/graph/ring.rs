@@ -33,7 +33,6 @@ impl RingEntry {
 
     /// The session field for a session id's hash.
     pub fn session_of(hash: u64) -> u16 {
-        #[expect(clippy::cast_possible_truncation, reason = "the low 13 bits are wanted")]
         let bits = (hash & 0x1FFF) as u16;
         bits.max(1)
     }
@@ -81,7 +80,6 @@ impl PackedEntry {
         ])
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "fields of 14 and 13 bits")]
     pub(super) fn unpack(&self) -> RingEntry {
         let [time_s, name, category, high, event_id, value_minor, bits] = self.0;
         let some = |hash: u64| (hash != 0).then_some(NameHash(hash));

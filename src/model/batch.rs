@@ -1,6 +1,6 @@
 //! Encoded users to padded tensors, with masks so that padding never matters.
 
-#![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "bounded indices")]
+#![expect(clippy::cast_possible_truncation, reason = "bounded indices")]
 
 use std::collections::HashMap;
 
@@ -39,6 +39,7 @@ impl Padding {
     }
 
     /// The smallest padding that holds both.
+    #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self { nodes: self.nodes.max(other.nodes), events: self.events.max(other.events) }
     }

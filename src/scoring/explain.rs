@@ -79,9 +79,9 @@ fn features(served: &Served, user: &EncodedUser, pieces: &mut Vec<Piece>) {
             without.raw[*place] = 0.0;
         }
         let strength = |place: &usize| served.bundle.model.wide_effect(user, *place).abs();
-        let present = members.into_iter().filter(|place| served.value(user, *place).is_some());
+        let present = members.into_iter().filter(|place| Served::value(user, *place).is_some());
         let strongest = present.max_by(|left, right| strength(left).total_cmp(&strength(right)).then(right.cmp(left)));
-        if let Some((place, value)) = strongest.and_then(|place| Some((place, served.value(user, place)?))) {
+        if let Some((place, value)) = strongest.and_then(|place| Some((place, Served::value(user, place)?))) {
             pieces.push((Evidence::Feature { name: served.feature_name(place), value }, without));
         }
     }

@@ -45,13 +45,11 @@ impl Served {
 
     /// A forward pass of one worker's own on `device`.
     pub(super) fn forward(&self, device: &Device) -> Result<Forward, ScoreError> {
-        match (&self.fused, device) {
-            (Some(fused), Device::Cpu) => Ok(Forward::Fused(Box::new(fused.clone()))),
-            _ => {
-                let candle = CandleForward::new(&self.bundle.model, device.clone());
-                Ok(Forward::Candle(Box::new(candle.map_err(|error| failed(&self.info.version, &error))?)))
-            }
+        if let (Some(fused), Device::Cpu) = (&self.fused, device) {
+            return Ok(Forward::Fused(Box::new(fused.clone())));
         }
+        let candle = CandleForward::new(&self.bundle.model, device.clone());
+        Ok(Forward::Candle(Box::new(candle.map_err(|error| failed(&self.info.version, &error))?)))
     }
 
     pub(super) fn expand(&self, graph: &UserGraph) -> ExpandedGraph {
@@ -123,7 +121,7 @@ impl Served {
         }
         strongest
             .into_iter()
-            .map(|(effect, place)| Factor { name: self.feature_name(place), value: self.value(user, place), effect })
+            .map(|(effect, place)| Factor { name: self.feature_name(place), value: Self::value(user, place), effect })
             .collect()
     }
 
@@ -132,7 +130,7 @@ impl Served {
     }
 
     /// The raw value, `None` when missing.
-    pub(super) fn value(&self, user: &EncodedUser, place: usize) -> Option<f32> {
+    pub(super) fn value(user: &EncodedUser, place: usize) -> Option<f32> {
         Some(user.raw[place]).filter(|value| value.is_finite())
     }
 }

@@ -1,4 +1,4 @@
-//! AdamW over flat arrays, and its lazy form for the rows of the item table a step touched.
+//! `AdamW` over flat arrays, and its lazy form for the rows of the item table a step touched.
 
 /// Constants of the optimiser.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,7 @@ impl Moments {
 
     /// Moves `values[range]` against `gradient` (as long as the range). `step` counts from 1 and corrects the bias of the
     /// young moments; `decay` is the decoupled weight decay.
+    #[expect(clippy::too_many_arguments, reason = "one update rule, all of its numbers")]
     pub(super) fn step(
         &mut self,
         settings: &AdamSettings,

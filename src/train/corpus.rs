@@ -260,6 +260,7 @@ impl Reading {
                 progress(self.seen);
             }
             let Some(class) = options.plan.class(row.name()) else { continue };
+            #[expect(clippy::single_match_else, reason = "both answers are the ordinary case")]
             match edge.decode_row(&row, &mut self.corpus.counts) {
                 Ok(event) => self.event(&event, class.activity, options)?,
                 Err(_) => {

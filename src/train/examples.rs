@@ -1,5 +1,7 @@
 //! Users at moments with what came of them: the rows that heads and baselines learn from.
 
+#![expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+
 use std::collections::HashMap;
 
 use super::{

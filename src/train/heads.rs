@@ -4,6 +4,8 @@
 //! The regression reads the same inputs as the network's linear path, so the mean of both log-odds is a network again:
 //! the linear paths are averaged and the deep path is halved. Nothing else has to be served.
 
+#![expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,

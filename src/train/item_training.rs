@@ -1,5 +1,7 @@
 //! Trains the item model on a history: tables of earlier moments for the rankers, tables of the newest for serving.
 
+#![expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+
 use std::collections::{HashMap, HashSet};
 
 use super::{

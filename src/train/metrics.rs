@@ -82,7 +82,10 @@ pub struct ListMetrics {
 }
 
 /// One user's list against the truth: recall@20, NDCG@10, hit@20. `None` when there is nothing to find.
-pub fn list_scores<T: Eq + std::hash::Hash>(truth: &HashSet<T>, list: &[T]) -> Option<[f64; 3]> {
+pub fn list_scores<T: Eq + std::hash::Hash, S: std::hash::BuildHasher>(
+    truth: &HashSet<T, S>,
+    list: &[T],
+) -> Option<[f64; 3]> {
     const LENGTH: usize = 20;
     if truth.is_empty() {
         return None;
@@ -303,7 +306,7 @@ mod tests {
         close(hit, 1.0);
         assert_eq!(list_scores(&HashSet::<u8>::new(), &[1]), None);
         let long: Vec<u32> = (0..40).collect();
-        close(list_scores(&long.iter().copied().collect(), &long).unwrap()[0], 1.0);
+        close(list_scores(&long.iter().copied().collect::<HashSet<u32>>(), &long).unwrap()[0], 1.0);
     }
 
     #[test]

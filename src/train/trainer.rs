@@ -428,7 +428,9 @@ impl<'a> Trainer<'a> {
                 continue;
             }
             let Some(gradient) = gradients.next() else { continue };
-            gradient.iter_mut().for_each(|value| *value *= scale);
+            for value in gradient.iter_mut() {
+                *value *= scale;
+            }
             let decay = if name.ends_with(".weight") { self.settings.weight_decay } else { 0.0 };
             moments.step(&adam, &mut parameter.values, 0, gradient, rate, decay, self.step);
             if let Some(variable) = self.variables.get(name) {
@@ -440,7 +442,8 @@ impl<'a> Trainer<'a> {
 
     /// Forward and backward of one chunk; its gradient weighs its users by their share of the step.
     fn chunk(&self, places: &[usize], chunk: usize, step_users: usize) -> Result<ChunkAnswer, TrainError> {
-        let stream = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((self.step as u64) << 20) ^ chunk as u64;
+        let stream =
+            self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(self.step.unsigned_abs()) << 20) ^ chunk as u64;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(stream);
         let members: Vec<&EncodedUser> = places.iter().map(|place| &self.examples[*place].encoded).collect();
         let padding = members.iter().map(|user| Padding::of(user, self.config)).reduce(Padding::max);

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::{daemon::threads::Totals, decision::format_time_ms, event::DAY_MS};
 
+/// Reads one figure of a quality as text.
+type Read = fn(&AlertQuality) -> String;
+
 /// Everything the table is made of.
 pub(super) struct Figures<'a> {
     pub(super) settlement: Settlement,
@@ -48,8 +51,8 @@ pub(super) fn table(figures: &Figures<'_>) -> String {
         "model",
         &rule_name,
     );
-    let row = |read: fn(&AlertQuality) -> String| (read(&model), read(&rule));
-    let rows: [(&str, fn(&AlertQuality) -> String); 6] = [
+    let row = |read: Read| (read(&model), read(&rule));
+    let rows: [(&str, Read); 6] = [
         ("alerts raised", |quality| quality.raised.to_string()),
         ("  of them old enough to settle", |quality| quality.settled.to_string()),
         ("  of those truly gone for the horizon (precision)", |quality| share(quality.gone, quality.settled)),

@@ -4,6 +4,8 @@
 //! [`pulp::Arch`] chose. Every output row is summed in one order whatever stands beside it, so a user's score has the
 //! same bits in any batch (SCO-1).
 
+#![expect(clippy::inline_always, reason = "the instruction set is the caller's, and only inlined code gets it")]
+
 /// Columns of a panel: two AVX registers, four of SSE or NEON.
 pub(super) const PANEL: usize = 16;
 
@@ -118,7 +120,6 @@ pub(super) enum Then {
 
 /// `out = rows · panels + bias` for `count` rows; `out` has rows of `out_stride`, written from `out_offset` on.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "two strided matrices and a packed one")]
 pub(super) fn multiply<A: Arithmetic>(
     rows: Rows<'_>,
     count: usize,
@@ -291,6 +292,7 @@ pub(super) fn add(out: &mut [f32], row: &[f32]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "small numbers")]
 mod tests {
     use super::*;
 

@@ -2,6 +2,8 @@
 //! padding, without allocation per operation, in tiles of users that stay in the cache. Instruction sets are chosen when
 //! the program runs. Held against candle by a parity test.
 
+#![expect(clippy::inline_always, reason = "the instruction set is the caller's, and only inlined code gets it")]
+
 mod kernels;
 
 use std::sync::Arc;

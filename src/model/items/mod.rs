@@ -62,10 +62,10 @@ impl ItemModel {
         let all = set.candidates().iter().enumerate().map(|(index, _)| index);
         let fresh =
             set.candidates().iter().enumerate().filter(|(_, candidate)| !candidate.bought).map(|(index, _)| index);
-        ItemLists { items: self.rank(&set, &self.items, all), discoveries: self.rank(&set, &self.discoveries, fresh) }
+        ItemLists { items: Self::rank(&set, &self.items, all), discoveries: Self::rank(&set, &self.discoveries, fresh) }
     }
 
-    fn rank(&self, set: &CandidateSet, ranker: &Ranker, places: impl Iterator<Item = usize>) -> Vec<RankedItem> {
+    fn rank(set: &CandidateSet, ranker: &Ranker, places: impl Iterator<Item = usize>) -> Vec<RankedItem> {
         let mut scored: Vec<(f32, usize)> = places.map(|place| (ranker.score(set.features(place)), place)).collect();
         let best_first = |left: &(f32, usize), right: &(f32, usize)| {
             let tie = || set.candidates()[left.1].item.cmp(&set.candidates()[right.1].item);

@@ -21,6 +21,9 @@ const SOURCE_EXPONENT: f32 = 0.3;
 /// Added to both frequencies, so that two buyers in common are no proof.
 const SHRINKAGE: f32 = 10.0;
 
+/// Rows one thread takes at a time.
+const ROWS_A_PIECE: usize = 256;
+
 /// Finds the neighbours of all rows by the users (`baskets`: ascending rows of each) they have in common.
 pub(super) fn find(baskets: &[Vec<u32>], row_count: usize, count: usize, threads: usize) -> Neighbours {
     let mut users_of: Vec<Vec<u32>> = vec![Vec::new(); row_count];
@@ -30,7 +33,6 @@ pub(super) fn find(baskets: &[Vec<u32>], row_count: usize, count: usize, threads
         }
     }
     let weight: Vec<f32> = users_of.iter().map(|users| users.len() as f32 + SHRINKAGE).collect();
-    const ROWS_A_PIECE: usize = 256;
     let pieces = parallel::map(threads, row_count.div_ceil(ROWS_A_PIECE), |piece| {
         let start = piece * ROWS_A_PIECE;
         let mut common = vec![0_u32; row_count];
