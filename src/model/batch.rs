@@ -81,7 +81,7 @@ pub struct Batch {
     pub node_kinds: Tensor,
     /// `[B·N, 8]`
     pub node_numbers: Tensor,
-    /// `[B, 1, 1, N]`, 0 or [`MASKED`].
+    /// `[B, 1, 1, N]`, 0 or `MASKED`.
     pub node_mask: Tensor,
     /// `[B, V, N]`: 1 / nodes of the view where the node is of the view.
     pub view_pool: Tensor,
@@ -93,11 +93,11 @@ pub struct Batch {
     pub event_kinds: Tensor,
     /// `[B·L, 3]`
     pub event_numbers: Tensor,
-    /// `[B, 1, 1, L]`, 0 or [`MASKED`].
+    /// `[B, 1, 1, L]`, 0 or `MASKED`.
     pub event_mask: Tensor,
     /// `[B, 1, 1, L]`, the scaled log age of each event.
     pub event_age: Tensor,
-    /// `[B, 6]`, 0 or [`MASKED`]: inputs the user does not have.
+    /// `[B, 6]`, 0 or `MASKED`: inputs the user does not have.
     pub fusion_mask: Tensor,
 }
 

@@ -15,7 +15,7 @@ fn record<'a>(key: &'a str, payload: &'a [u8]) -> RawRecord<'a> {
     RawRecord { key: Some(key.as_bytes()), payload: Some(payload), timestamp_ms: NOW_MS }
 }
 
-fn decode<'a>(view: View, payload: &'a [u8]) -> (Result<Event<'a>, Reject>, CleaningCounts) {
+fn decode(view: View, payload: &[u8]) -> (Result<Event<'_>, Reject>, CleaningCounts) {
     let mut counts = CleaningCounts::default();
     let decoded = Decoder::default().decode(view, &record("u", payload), &mut counts);
     (decoded, counts)
@@ -330,8 +330,11 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> std::path::PathBuf {
     path
 }
 
+/// Number, name, and what became of one row.
+type FoundRow = (u64, String, Result<(EventKind, String, i64, u64), Reason>);
+
 /// Every row of a file as `name, user, time, event or reason`.
-fn rows(path: &Path) -> Vec<(u64, String, Result<(EventKind, String, i64, u64), Reason>)> {
+fn rows(path: &Path) -> Vec<FoundRow> {
     let mut edge =
         Edge::new(Decoder::new(EventMapping::new(UnknownName::Kind(EventKind::Other)), CleaningParams::default()));
     let mut counts = CleaningCounts::default();
@@ -496,7 +499,8 @@ const FIELDS: [&str; 16] = [
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), view in 0_usize..3) {
-        let _ = decode(View::ALL[view], &bytes);
+        let (decoded, counts) = decode(View::ALL[view], &bytes);
+        drop((decoded, counts));
     }
 
     #[test]
@@ -528,7 +532,7 @@ proptest! {
         prop_assert_eq!(&*event.user, user.as_str());
         prop_assert_eq!(event.time_ms, time_ms);
         let line = &event.lines[0];
-        prop_assert_eq!(line.item.as_ref().map(|name| name.text.as_ref()).unwrap_or(""), item.trim());
+        prop_assert_eq!(line.item.as_ref().map_or("", |name| name.text.as_ref()), item.trim());
         prop_assert_eq!((line.price_minor, line.quantity), (Some(cents), quantity));
         prop_assert_eq!(line.value_minor, u32::try_from(u64::from(cents) * u64::from(quantity)).unwrap_or(u32::MAX));
     }

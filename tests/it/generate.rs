@@ -1,5 +1,7 @@
 //! Made-up shoppers: equal seeds, time order, plausibility, bounded memory, and a truth that is true.
 
+#![expect(clippy::cast_precision_loss, reason = "counts of a test")]
+
 use std::{
     collections::{HashMap, HashSet},
     fs,

@@ -157,12 +157,13 @@ fn node_order_and_padding_change_nothing() {
     assert!(user.nodes.len() > 10 && user.edges.len() > 5, "{} nodes, {} edges", user.nodes.len(), user.edges.len());
     let mut order: Vec<usize> = (0..user.nodes.len()).collect();
     order.shuffle(&mut Xoshiro256PlusPlus::seed_from_u64(1));
+    let small = |place: usize| u8::try_from(place).unwrap();
     let mut shuffled = user.clone();
     for (from, to) in order.iter().enumerate() {
         shuffled.nodes[*to] = user.nodes[from];
     }
     for edge in &mut shuffled.edges {
-        (edge.from, edge.to) = (order[usize::from(edge.from)] as u8, order[usize::from(edge.to)] as u8);
+        (edge.from, edge.to) = (small(order[usize::from(edge.from)]), small(order[usize::from(edge.to)]));
     }
     for form in [GraphForm::TypedBias, GraphForm::Gated] {
         let model = model(&spec, 2, form);
@@ -194,6 +195,7 @@ fn node_order_and_padding_change_nothing() {
 #[test]
 fn stored_scores_come_out_again() {
     // Update these only together with a change of the encoder, of the network or of its initialisation.
+    #[expect(clippy::unreadable_literal, reason = "printed by the program")]
     const STORED: [[f32; 2]; 3] = include!("../fixtures/model/log_odds.in");
     let spec = spec();
     let encoder = Encoder::new(spec.clone());

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use undercurrent::{
     event::{Origin, PartitionId, Positions, View},
     stream::{
-        BatchLimits, Commit, OutputRecord, OutputTopic, Polled, RecordBatch, Sink, Source,
+        BatchLimits, Commit, OutputRecord, OutputTopic, Polled, RecordBatch, Source,
         kafka::{
             KafkaLog, KafkaParams, KafkaProducer, OutputTail, TailRecord, TailStart, Timeouts, TopicNames, TopicPlan,
             create_topics,
@@ -25,6 +25,7 @@ const MAX_POLLS: usize = 600;
 const LIMITS: BatchLimits = BatchLimits { max_records: 1_000, max_bytes: 1 << 20, linger_ms: 5, idle_wait_ms: 100 };
 
 /// Settings for a fresh set of topics, or `None` (said aloud) without a broker.
+#[expect(clippy::print_stdout, reason = "a test that did not run must say so")]
 fn broker(test: &str) -> Option<KafkaParams> {
     let Ok(bootstrap) = std::env::var("KAFKA_BOOTSTRAP_SERVERS") else {
         println!("{test}: SKIPPED, KAFKA_BOOTSTRAP_SERVERS is not set");

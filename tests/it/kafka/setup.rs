@@ -58,7 +58,7 @@ fn a_cluster_out_of_reach_is_an_error_with_a_cause() {
     check(&params, &["127.0.0.1:1", "Connection refused"]);
 }
 
-/// Runs when the broker offers SASL_SSL: `KAFKA_SASL=1 scripts/kafka/kafka.sh start 1`, then `KAFKA_SASL_BOOTSTRAP_SERVERS`
+/// Runs when the broker offers `SASL_SSL`: `KAFKA_SASL=1 scripts/kafka/kafka.sh start 1`, then `KAFKA_SASL_BOOTSTRAP_SERVERS`
 /// and `KAFKA_CA` name the listener and its authority.
 #[test]
 fn sasl_over_tls_works_and_a_wrong_password_is_said() {
