@@ -3,13 +3,22 @@
 //!
 //! `cargo bench --bench memory` prints one row a mix of events. Linux only: reads `/proc/self/statm`.
 
-#![expect(clippy::cast_precision_loss, reason = "counts become means")]
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench prints means and ends at the first error"
+)]
 
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
 use undercurrent::{
-    event::{Event, EventKind, Name, NameKind, Offset, PartitionId, ProductLine, View},
+    event::{
+        Event, EventKind,
+        EventKind::{CartAdd, Purchase, Search, View as Look},
+        Name, NameKind, Offset, PartitionId, ProductLine, View,
+    },
     graph::{GraphParams, PartitionState, WriteSet},
 };
 
@@ -23,7 +32,6 @@ const PAGE_BYTES: usize = 4_096;
 fn main() {
     println!("memory: {USERS} users, items of a catalogue of 20,000 in 200 categories, 10-character user ids");
     println!("{:<44} {:>14} {:>14}", "events of a user", "resident bytes", "counted bytes");
-    use EventKind::{CartAdd, Purchase, Search, View as Look};
     let mixed: Vec<EventKind> = [vec![Look; 30], vec![CartAdd; 6], vec![Search; 8], vec![Purchase; 6]].concat();
     case("50 of one view (views)", &[Look; 50]);
     case("50 of all views (36 clicks, 8 searches, 6 buys)", &mixed);
