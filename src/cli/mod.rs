@@ -12,6 +12,7 @@ mod settings;
 mod snapshots;
 mod tail;
 mod topics;
+mod train;
 
 use std::{ffi::OsStr, io::IsTerminal, process::ExitCode};
 
@@ -67,6 +68,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Train before a moment, predict after it, and compare with baselines
     Evaluate(evaluate::EvaluateArgs),
+    /// Train a model bundle on event files
+    Train(train::TrainArgs),
     /// List and verify snapshots
     #[command(subcommand)]
     Snapshots(SnapshotsCommand),
@@ -158,6 +161,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Tail(args) => tail::run(&cli.global, &args),
         Command::Generate(args) => generate::run(&args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Train(args) => train::run(args),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),
         Command::Models(command) => models::run(&cli.global, command),

@@ -132,23 +132,11 @@ pub struct EvaluationReport {
 /// Evaluates. `report` hears one line a stage.
 pub fn run(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> Result<EvaluationReport, EvaluateError> {
     let (history, outcomes, catalogue, survey) = read(options, report)?;
-    let schedule = Schedule::new(history.corpus.first_ms(), options.cutoff_ms, options.horizons);
-    if schedule.shortened {
-        report(&format!(
-            "the history is short: trained for {} days without activity and {} days to a purchase instead",
-            schedule.horizons.churn_days, schedule.horizons.purchase_days
-        ));
+    if history.corpus.row_count() == 0 {
+        return Err(nobody(options, &survey));
     }
-    let head_options = HeadOptions { seed: options.seed, threads: options.threads, ..HeadOptions::default() };
-    let heads = match Heads::train(&history, &schedule, &head_options, report) {
-        Err(HeadsError::TooLittle(_)) if history.corpus.row_count() == 0 => return Err(nobody(options, &survey)),
-        other => other?,
-    };
-    let tables = TableOptions { threads: options.threads.get(), ..TableOptions::default() };
-    let item_options = ItemOptions { seed: options.seed, tables, ..ItemOptions::default() };
-    let window_ms = schedule.horizons.purchase_ms();
-    let first_ms = history.corpus.first_ms();
-    let items = train_items(&history, options.cutoff_ms, first_ms, window_ms, &catalogue, &item_options, report)?;
+    let parts = train_on(&history, &catalogue, options, options.cutoff_ms, report)?;
+    let TrainedParts { schedule, heads, items } = parts;
     report("predicting");
     let users = predict(&history, options, &heads, &items)?;
     if users.is_empty() {
@@ -167,9 +155,44 @@ pub fn run(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> Result<Ev
     Ok(found)
 }
 
+/// What training makes of a history.
+pub(super) struct TrainedParts {
+    /// The moments learned from, and the horizons in use.
+    pub schedule: Schedule,
+    /// What predicts churn and purchase.
+    pub heads: Heads,
+    /// What ranks items.
+    pub items: TrainedItems,
+}
+
+/// Trains everything that is served on what is before `end_ms`.
+pub(super) fn train_on(
+    history: &FileHistory,
+    catalogue: &Catalogue,
+    options: &EvaluateOptions,
+    end_ms: i64,
+    report: &mut dyn FnMut(&str),
+) -> Result<TrainedParts, EvaluateError> {
+    let first_ms = history.corpus.first_ms();
+    let schedule = Schedule::new(first_ms, end_ms, options.horizons);
+    if schedule.shortened {
+        report(&format!(
+            "the history is short: trained for {} days without activity and {} days to a purchase instead",
+            schedule.horizons.churn_days, schedule.horizons.purchase_days
+        ));
+    }
+    let head_options = HeadOptions { seed: options.seed, threads: options.threads, ..HeadOptions::default() };
+    let heads = Heads::train(history, &schedule, &head_options, report)?;
+    let tables = TableOptions { threads: options.threads.get(), ..TableOptions::default() };
+    let item_options = ItemOptions { seed: options.seed, tables, ..ItemOptions::default() };
+    let window_ms = schedule.horizons.purchase_ms();
+    let items = train_items(history, end_ms, first_ms, window_ms, catalogue, &item_options, report)?;
+    Ok(TrainedParts { schedule, heads, items })
+}
+
 type Input = (FileHistory, HashMap<UserId, Outcome>, Catalogue, Survey);
 
-fn read(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> Result<Input, EvaluateError> {
+pub(super) fn read(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> Result<Input, EvaluateError> {
     report("surveying the files");
     let mut survey = Survey::default();
     for file in &options.events {
@@ -400,7 +423,7 @@ fn measure(
     found
 }
 
-fn nobody(options: &EvaluateOptions, survey: &Survey) -> EvaluateError {
+pub(super) fn nobody(options: &EvaluateOptions, survey: &Survey) -> EvaluateError {
     let day = |ms: i64| {
         chrono::DateTime::from_timestamp_millis(ms)
             .map_or_else(|| ms.to_string(), |time| time.format("%Y-%m-%d").to_string())

@@ -2,6 +2,7 @@
 
 mod adamw;
 pub mod bgnbd;
+pub mod bundle;
 pub mod corpus;
 pub mod dataset;
 pub mod evaluate;

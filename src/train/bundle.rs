@@ -1,0 +1,216 @@
+//! `undercurrent train`: trains on event files and stores a model bundle with its model card.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc};
+
+use serde_json::json;
+
+use super::{
+    evaluate::{EvaluateError, EvaluateOptions, TrainedParts, nobody, read, train_on},
+    examples::unit_hash,
+    history::{FileHistory, History},
+    kinds::Survey,
+    labels::is_eligible,
+    metrics::BinaryMetrics,
+};
+use crate::{
+    decision::format_time_ms,
+    event::UserId,
+    features::{EncodedUser, Encoder},
+    graph::UserGraph,
+    model::{Bundle, BundleError, BundleParts},
+    score::Probability,
+};
+
+/// Why no bundle was made.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainBundleError {
+    /// Training failed.
+    #[error(transparent)]
+    Train(#[from] EvaluateError),
+    /// The bundle is refused, or cannot be written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+/// Trains on what is before `options.cutoff_ms`, or before the end of the files when that is earlier, and saves the
+/// bundle into `options.out`.
+pub fn train_bundle(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> Result<Bundle, TrainBundleError> {
+    let mut range_ms: Option<(i64, i64)> = None;
+    for file in &options.events {
+        if let Some((first, last)) = Survey::of(file).map_err(EvaluateError::from)?.range_ms {
+            let known = range_ms.get_or_insert((first, last));
+            *known = (known.0.min(first), known.1.max(last));
+        }
+    }
+    // What is after the last event is not known: nobody churned because the file ends.
+    let end_ms = range_ms.map_or(options.cutoff_ms, |(_, last)| options.cutoff_ms.min(last + 1));
+    let options = EvaluateOptions { cutoff_ms: end_ms, ..options.clone() };
+    let (history, _, catalogue, survey) = read(&options, report)?;
+    if history.corpus.row_count() == 0 {
+        return Err(nobody(&options, &survey).into());
+    }
+    let parts = train_on(&history, &catalogue, &options, end_ms, report)?;
+    report("packing the bundle");
+    let probe = probe_users(&history, &parts, end_ms, options.seed)?;
+    let probe: Vec<&EncodedUser> = probe.iter().collect();
+    let facts = Facts::of(&options, &history, &parts);
+    let items = (!parts.items.model.tables().rows().is_empty()).then(|| Arc::new(parts.items.model.clone()));
+    let [churn_threshold, purchase_threshold] = parts.heads.thresholds.map(probability);
+    let bundle = Bundle::new(
+        BundleParts {
+            name: name_of(&options.out),
+            card: facts.card(&parts),
+            metrics: facts.metrics(&parts),
+            model: parts.heads.model,
+            spec: parts.heads.spec,
+            items,
+            churn_threshold,
+            purchase_threshold,
+        },
+        &probe,
+    )?;
+    bundle.save(&options.out)?;
+    Ok(bundle)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a threshold needs few digits")]
+fn probability(value: f64) -> Probability {
+    Probability::clamped(value as f32)
+}
+
+fn name_of(folder: &Path) -> String {
+    folder.file_name().map_or_else(|| "bundle".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Some scored users of the newest moment; they carry numbers only, no names.
+fn probe_users(
+    history: &FileHistory,
+    parts: &TrainedParts,
+    end_ms: i64,
+    seed: u64,
+) -> Result<Vec<EncodedUser>, EvaluateError> {
+    const LOOKED_AT: usize = 256;
+    let users: &[UserId] = history.users();
+    // The users with the smallest hashes: a draw whose size does not depend on how many there are.
+    let mut hashes: Vec<f64> = users.iter().map(|user| unit_hash(user.as_str(), seed)).collect();
+    hashes.sort_unstable_by(f64::total_cmp);
+    let limit = hashes.get(LOOKED_AT).copied().unwrap_or(1.0);
+    let encoder = Encoder::new(parts.heads.spec.clone());
+    let history_ms = parts.schedule.horizons.history_ms();
+    let drawn = |user: usize| unit_hash(users[user].as_str(), seed) < limit;
+    Ok(history.observe(&[end_ms], &drawn, &|_, _, graph: &UserGraph| {
+        is_eligible(graph, end_ms, history_ms).then(|| encoder.encode(graph, end_ms))
+    })?)
+}
+
+/// What the card and the metrics say of the data.
+struct Facts {
+    files: Vec<String>,
+    first_ms: i64,
+    end_ms: i64,
+    users: usize,
+    events: usize,
+    refused: u64,
+    activity: String,
+    buy: String,
+    history_days: u32,
+    seed: u64,
+}
+
+impl Facts {
+    fn of(options: &EvaluateOptions, history: &FileHistory, parts: &TrainedParts) -> Self {
+        Self {
+            files: options.events.iter().map(|file| name_of(file)).collect(),
+            first_ms: history.corpus.first_ms(),
+            end_ms: options.cutoff_ms,
+            users: history.users().len(),
+            events: history.corpus.row_count(),
+            refused: history.corpus.counts.rejected(),
+            activity: options.activity.join(", "),
+            buy: options.buy.join(", "),
+            history_days: parts.schedule.horizons.history_days,
+            seed: options.seed,
+        }
+    }
+
+    fn metrics(&self, parts: &TrainedParts) -> serde_json::Value {
+        let [churn, purchase] = &parts.heads.validation;
+        json!({
+            "trained_from_ms": self.first_ms,
+            "trained_until_ms": self.end_ms,
+            "user_count": self.users,
+            "event_count": self.events,
+            "refused_row_count": self.refused,
+            "history_days": self.history_days,
+            "churn_days": parts.schedule.horizons.churn_days,
+            "purchase_days": parts.schedule.horizons.purchase_days,
+            "seed": self.seed,
+            "validation": { "churn": churn, "purchase": purchase },
+            "validation_items_recall_at_20": parts.items.validation_recall.map(|recall| recall[0]),
+            "validation_discoveries_recall_at_20": parts.items.validation_recall.map(|recall| recall[1]),
+        })
+    }
+
+    /// The model card.
+    fn card(&self, parts: &TrainedParts) -> String {
+        let horizons = &parts.schedule.horizons;
+        let mut text = format!(
+            "# Model card\n\nPredicts for each user: no activity in the next {} days (churn), a purchase in the next {} days, and the \
+             items bought next.\n\n## Data\n\n- Files: {}\n- Events: {} of {} users, from {} to before {}; {} rows refused by \
+             cleaning\n- Activity: {}; purchase: {}\n- Users are learned from when active within {} days before a moment\n- \
+             Seed: {}\n\n## Validation\n\nThe newest moments whose horizons had ended, held out; the served weights were then \
+             fitted again on everything.\nThe calibration and the thresholds come from the same window, so log-loss, ECE and F1 of \
+             all rows are slightly flattering.\n",
+            horizons.churn_days,
+            horizons.purchase_days,
+            self.files.join(", "),
+            self.events,
+            self.users,
+            format_time_ms(self.first_ms),
+            format_time_ms(self.end_ms),
+            self.refused,
+            self.activity,
+            self.buy,
+            self.history_days,
+            self.seed
+        );
+        for (head, models) in ["churn", "purchase"].into_iter().zip(&parts.heads.validation) {
+            table(&mut text, head, models);
+        }
+        if let Some([items, discoveries]) = parts.items.validation_recall {
+            _ = writeln!(
+                text,
+                "\nItem lists on the newest window: recall@20 {items:.4}; of items the user never bought {discoveries:.4}."
+            );
+        }
+        text.push_str(
+            "\n## Limits\n\n- Learned from one shop in one time: expect worse numbers elsewhere, and train on your own events.\n\
+             - Users with hardly any history get the average of such users.\n\
+             - Items unknown to training are ranked only for users who bought them.\n\
+             - The numbers above are of one window; season and promotions move them.\n\
+             - Says what is likely, not why, and not what a message to the user would change.\n",
+        );
+        text
+    }
+}
+
+fn table(text: &mut String, head: &str, models: &BTreeMap<String, BinaryMetrics>) {
+    _ = writeln!(
+        text,
+        "\n| {head} | users | rate | ROC-AUC | PR-AUC | F1 | log-loss | ECE |\n|---|---|---|---|---|---|---|---|"
+    );
+    let maybe = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    for (name, metrics) in models {
+        _ = writeln!(
+            text,
+            "| {name} | {} | {:.4} | {} | {} | {:.4} | {:.4} | {:.4} |",
+            metrics.count,
+            metrics.rate,
+            maybe(metrics.roc_auc),
+            maybe(metrics.pr_auc),
+            metrics.f1,
+            metrics.log_loss,
+            metrics.ece
+        );
+    }
+}
