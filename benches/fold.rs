@@ -4,8 +4,14 @@
 //! `cargo bench --bench fold` prints one row a case: nanoseconds an event for decoding, for folding (with copying users on
 //! first touch and publishing the batch), and both as events a second. Pass a number to divide all sizes by it.
 
-#![expect(clippy::disallowed_methods, reason = "a bench measures wall time")]
-#![expect(clippy::cast_precision_loss, reason = "counts become rates")]
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::disallowed_methods,
+    clippy::filter_map_next,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench measures wall time, prints rates and ends at the first error"
+)]
 
 use std::{fmt::Write as _, hint::black_box, time::Instant};
 
