@@ -73,7 +73,7 @@ fn case(title: &str, kinds: &[EventKind]) {
 
 fn event(user: u64, round: u64, kind: EventKind) -> Event<'static> {
     let mixed = (user * 1_000_003 + round * 7_919).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
-    let query = (kind == EventKind::Search).then(|| Name::new(NameKind::Query, format!("query {}", mixed % 5_000)));
+    let query = (kind == Search).then(|| Name::new(NameKind::Query, format!("query {}", mixed % 5_000)));
     let item = mixed % 20_000;
     let line = ProductLine {
         item: Some(Name::new(NameKind::Item, format!("item-{item:05}"))),
