@@ -13,7 +13,6 @@ use super::{
     metrics::BinaryMetrics,
 };
 use crate::{
-    decision::format_time_ms,
     event::UserId,
     features::{EncodedUser, Encoder},
     graph::UserGraph,
@@ -213,4 +212,10 @@ fn table(text: &mut String, head: &str, models: &BTreeMap<String, BinaryMetrics>
             metrics.ece
         );
     }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn format_time_ms(time_ms: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(time_ms)
+        .map_or_else(|| time_ms.to_string(), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
