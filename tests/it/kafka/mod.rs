@@ -1,10 +1,12 @@
 //! The log on a real Kafka. Runs when `KAFKA_BOOTSTRAP_SERVERS` is set (`scripts/kafka/kafka.sh start 1` prints it).
 
 mod commit;
+mod end_to_end;
 mod faults;
 mod rebalance;
 mod restore;
 mod setup;
+mod workload;
 
 use std::collections::BTreeMap;
 
