@@ -16,7 +16,6 @@
 )]
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex},
     thread::Builder,
     time::{Duration, Instant},
@@ -30,11 +29,13 @@ use undercurrent::{
     event::{Decoder, View},
     generate::{GenerateParams, MadeRecord, json_records},
     graph::NameTable,
+    metrics,
     scoring::RecencyScorer,
     stream::{
         BatchLimits, NoSnapshots, OutputTopic, Partitions, Phase, Step, StreamParams, StreamParts, StreamThread,
         TimeMode,
         kafka::{KafkaLog, KafkaParams, KafkaProducer, OutputTail, TailStart, TopicNames, TopicPlan, create_topics},
+        partitioner::partition_of,
     },
 };
 
@@ -61,11 +62,18 @@ fn main() {
     let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
     println!("{event_count} events of {} bytes, committed exactly once", bytes / event_count.max(1));
     println!(
-        "{:>9} {:>10} {:>12} {:>8} {:>9} {:>14}",
-        "max batch", "events/s", "CPU us/event", "batches", "scores", "batch p50 ms"
+        "{:>9} {:>10} {:>12} {:>8} {:>9} {:>14}  {} us/event",
+        "max batch",
+        "events/s",
+        "CPU us/event",
+        "batches",
+        "scores",
+        "batch p50 ms",
+        STAGES.join(" / ")
     );
+    let stages = Stages(metrics::install().expect("nothing else records"));
     for max_records in [5_000, 20_000] {
-        throughput(&bootstrap, &records, max_records);
+        throughput(&bootstrap, &records, max_records, &stages);
     }
     drop(records);
 
@@ -73,6 +81,21 @@ fn main() {
     println!("{:>9} {:>9} {:>8} {:>8} {:>8} {:>9}", "events/s", "linger ms", "p50 ms", "p99 ms", "max ms", "measured");
     for rate in [2_000, 10_000, 20_000] {
         latency(&bootstrap, rate, 5, user_count, seconds);
+    }
+}
+
+/// Reads the sums of the stage histograms off the metrics page.
+struct Stages(metrics_exporter_prometheus::PrometheusHandle);
+
+const STAGES: [&str; 5] = ["fold", "score", "decide", "commit", "publish"];
+
+impl Stages {
+    fn seconds(&self) -> [f64; STAGES.len()] {
+        let page = self.0.render();
+        STAGES.map(|stage| {
+            let prefix = format!("{}_sum{{stage=\"{stage}\"}} ", metrics::STREAM_STAGE_SECONDS);
+            page.lines().find_map(|line| line.strip_prefix(&prefix)?.parse().ok()).unwrap_or(0.0)
+        })
     }
 }
 
@@ -107,7 +130,7 @@ fn stream_thread(params: &KafkaParams, max_records: usize, linger_ms: u64, time:
     })
 }
 
-fn throughput(bootstrap: &str, records: &[MadeRecord], max_records: usize) {
+fn throughput(bootstrap: &str, records: &[MadeRecord], max_records: usize, stages: &Stages) {
     let params = fresh(bootstrap, "rate");
     let producer = KafkaProducer::open(&params).expect("the broker is there");
     let events = records.iter().map(|record| (record.view, record.key.as_bytes(), record.payload.as_slice()));
@@ -121,7 +144,7 @@ fn throughput(bootstrap: &str, records: &[MadeRecord], max_records: usize) {
     }
     let mut batch_ms = Vec::new();
     let before = status.borrow().record_count;
-    let (started, cpu_before) = (Instant::now(), cpu_seconds());
+    let (started, cpu_before, stages_before) = (Instant::now(), cpu_seconds(), stages.seconds());
     while status.borrow().record_count < records.len() as u64 {
         let turn = Instant::now();
         if thread.step_blocking().expect("no failure is injected") == Step::Committed {
@@ -131,19 +154,31 @@ fn throughput(bootstrap: &str, records: &[MadeRecord], max_records: usize) {
     let (total_s, cpu_s) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu_before);
     let measured = (records.len() as u64 - before) as f64;
     batch_ms.sort_by(f64::total_cmp);
+    let shares: Vec<String> = (stages.seconds().iter().zip(stages_before))
+        .map(|(after, before)| format!("{:.2}", (after - before) * 1e6 / measured))
+        .collect();
     println!(
-        "{max_records:>9} {:>10.0} {:>12.2} {:>8} {:>9} {:>14.1}",
+        "{max_records:>9} {:>10.0} {:>12.2} {:>8} {:>9} {:>14.1}  {}",
         measured / total_s,
         cpu_s * 1e6 / measured,
         batch_ms.len(),
         status.borrow().score_count,
-        at(&batch_ms, 0.5)
+        at(&batch_ms, 0.5),
+        shares.join(" / ")
     );
 }
 
-/// When each user's events that have no score yet were due. Filled by the producer, emptied by the reader; one lock a user,
-/// held for a push or a few pops.
-type Due = Vec<Mutex<VecDeque<i64>>>;
+/// An event without a score yet.
+struct Waiting {
+    view: View,
+    /// Known beforehand: one producer, fresh topics, no gaps.
+    offset: i64,
+    due_ms: i64,
+}
+
+/// Each user's events without a score. Filled by the producer, emptied by the reader; one lock a user, held for a push or a
+/// few removals.
+type Due = Vec<Mutex<Vec<Waiting>>>;
 
 fn latency(bootstrap: &str, rate: usize, linger_ms: u64, user_count: usize, seconds: usize) {
     let params = fresh(bootstrap, "paced");
@@ -187,6 +222,7 @@ fn latency(bootstrap: &str, rate: usize, linger_ms: u64, user_count: usize, seco
 fn send_paced(params: &KafkaParams, due: &Due, rate: usize, seconds: usize) {
     let producer = KafkaProducer::open(params).expect("the broker is there");
     let start_ms = SystemClock.now_ms() + 100;
+    let mut next_offsets = [[0; PARTITION_COUNT]; View::COUNT];
     for index in 0..rate * seconds {
         let due_ms = start_ms + (index * 1_000 / rate) as i64;
         while SystemClock.now_ms() < due_ms {
@@ -202,8 +238,12 @@ fn send_paced(params: &KafkaParams, due: &Due, rate: usize, seconds: usize) {
             r#"{{"event_id":"e{index}","event":"{event}","user_id":"u{user}","timestamp":{due_ms},"session_id":"s{user}","query":"coffee","product_id":"item-{}","category":"GROCERY > COFFEE","price":4.99,"quantity":1}}"#,
             index % 5_000
         );
-        due[user].lock().expect("nobody panics with it").push_back(due_ms);
-        producer.send_blocking(view, format!("u{user}").as_bytes(), payload.as_bytes()).expect("the broker takes it");
+        let key = format!("u{user}");
+        let partition = partition_of(key.as_bytes(), PARTITION_COUNT as u32).0 as usize;
+        let offset = next_offsets[view.index()][partition];
+        next_offsets[view.index()][partition] += 1;
+        due[user].lock().expect("nobody panics with it").push(Waiting { view, offset, due_ms });
+        producer.send_blocking(view, key.as_bytes(), payload.as_bytes()).expect("the broker takes it");
     }
     producer.flush_blocking().expect("the broker has all");
 }
@@ -211,28 +251,38 @@ fn send_paced(params: &KafkaParams, due: &Due, rate: usize, seconds: usize) {
 #[derive(Deserialize)]
 struct ScoreRow<'a> {
     user_id: &'a str,
-    event_time: &'a str,
+    input_positions: PositionsRow,
 }
 
-/// Takes scores as they are committed; a score covers the user's events up to its event time.
+#[derive(Deserialize)]
+struct PositionsRow {
+    clicks: i64,
+    searches: i64,
+    purchases: i64,
+}
+
+/// Takes scores as they are committed; a score covers the user's events below its input positions.
 fn read_scores(tail: &OutputTail, due: &Due, expected: usize, count_from_ms: i64) -> Vec<f64> {
     let mut latencies = Vec::with_capacity(expected);
     let mut seen = 0;
     while seen < expected {
-        let record = tail.next_blocking(10_000).expect("readable").expect("scores keep coming");
+        let record = tail.next_blocking(60_000).expect("readable").expect("scores come within a minute");
         let now_ms = SystemClock.now_ms();
         let score: ScoreRow<'_> =
             serde_json::from_slice(record.payload.as_deref().unwrap_or_default()).expect("a score");
         let user: usize = score.user_id.trim_start_matches('u').parse().expect("one of ours");
-        let event_ms = chrono::DateTime::parse_from_rfc3339(score.event_time).expect("RFC 3339").timestamp_millis();
-        let mut waiting = due[user].lock().expect("nobody panics with it");
-        while let Some(due_ms) = waiting.front().copied().filter(|due_ms| *due_ms <= event_ms) {
-            waiting.pop_front();
-            seen += 1;
-            if due_ms >= count_from_ms {
-                latencies.push((now_ms - due_ms) as f64);
+        let PositionsRow { clicks, searches, purchases } = score.input_positions;
+        let positions = [clicks, searches, purchases];
+        due[user].lock().expect("nobody panics with it").retain(|event| {
+            let is_covered = event.offset < positions[event.view.index()];
+            if is_covered {
+                seen += 1;
+                if event.due_ms >= count_from_ms {
+                    latencies.push((now_ms - event.due_ms) as f64);
+                }
             }
-        }
+            !is_covered
+        });
     }
     latencies
 }
