@@ -80,8 +80,7 @@ fn run(
         watcher.wait_for(&mut daemon, (kill + 1) * events.len() / (kill_count + 2));
         daemon.kill();
         let seen = watcher.committed_count();
-        println!("killed for the {}. time at {seen} of {} events", kill + 1, events.len());
-        assert!(seen < events.len(), "the daemon was done before it was killed");
+        assert!(seen < events.len(), "the daemon was done before kill {kill}");
         daemon = Daemon::start(params, folder, max_records);
     }
     watcher.wait_for(&mut daemon, events.len());

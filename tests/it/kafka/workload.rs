@@ -35,11 +35,10 @@ pub(super) fn events() -> Vec<Event> {
     let file = std::fs::File::open(path).unwrap();
     let mut rows = csv::Reader::from_reader(zstd::stream::read::Decoder::new(file).unwrap());
     let mut events = Vec::new();
-    let purchases = rows
-        .deserialize()
-        .map(Result::unwrap)
-        .filter(|row: &Row| row.event_type == "purchase")
-        .filter(|row| xxh3_64(row.user_id.as_bytes()) % 13 == 0 && xxh3_64(row.session_id.as_bytes()) % 4 == 0);
+    let purchases =
+        rows.deserialize().map(Result::unwrap).filter(|row: &Row| row.event_type == "purchase").filter(|row| {
+            xxh3_64(row.user_id.as_bytes()).is_multiple_of(13) && xxh3_64(row.session_id.as_bytes()).is_multiple_of(4)
+        });
     for (index, row) in purchases.take(PURCHASE_COUNT).enumerate() {
         if index % 5 < 2 {
             events.push(search(index, &row));
