@@ -35,7 +35,7 @@ const EVENTS: usize = 60;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
-    let users = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(4_096);
+    let users: usize = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(4_096);
     gemm::set_threading_threshold(usize::MAX);
     let requests: Vec<ScoreRequest<UserGraph>> =
         (0..users).map(|user| ScoreRequest { graph: Arc::new(graph(user as u64)), as_of_ms: AS_OF_MS }).collect();

@@ -165,14 +165,31 @@ impl FusedForward {
         let mut answers = Vec::with_capacity(users.len());
         let arch = pulp::Arch::new();
         for tile in users.chunks(TILE_USERS) {
-            let (weights, work, answers) = (&self.weights, &mut self.work, &mut answers);
-            if matches!(arch, pulp::Arch::Scalar) {
-                work.forward::<Split>(weights, tile, answers);
-            } else {
-                arch.dispatch(|| work.forward::<Fused>(weights, tile, answers));
+            let pass = Pass { weights: &self.weights, work: &mut self.work, users: tile, answers: &mut answers };
+            match arch {
+                pulp::Arch::Scalar => pass.work.forward::<Split>(pass.weights, pass.users, pass.answers),
+                _ => arch.dispatch(pass),
             }
         }
         answers
+    }
+}
+
+/// One tile's pass. A type and no closure, because all of it must be inlined into the function that has the wider
+/// instruction set; what stays outside would call a library for every fused product.
+struct Pass<'a> {
+    weights: &'a Weights,
+    work: &'a mut Work,
+    users: &'a [&'a EncodedUser],
+    answers: &'a mut Vec<Prediction>,
+}
+
+impl pulp::WithSimd for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.work.forward::<Fused>(self.weights, self.users, self.answers);
     }
 }
 
