@@ -1,7 +1,9 @@
 //! Users scored a second on one core: the hand-written forward against plain candle operations, encoding, the whole
 //! pool, and a step of training.
 //!
-//! `cargo bench --bench score [-- USERS]`, 4,096 by default. Users are made up; the network has the default size.
+//! `cargo bench --bench score [-- USERS]`, 4,096 by default. Users are made up; the network has the default size. Cargo
+//! sets `RAYON_NUM_THREADS=1` here, as the program does for itself: without it candle spins on a thread pool of its own,
+//! its forward is half as fast and training a tenth.
 
 #![expect(
     clippy::print_stdout,
