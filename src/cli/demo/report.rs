@@ -36,7 +36,7 @@ pub(super) fn table(figures: &Figures<'_>) -> String {
     let mut text = String::new();
     let mut line = |name: &str, model: &str, rule: &str| {
         // Writing to a string cannot fail.
-        _ = writeln!(text, "{name:<58} {model:>16} {rule:>20}");
+        _ = writeln!(text, "{name:<62} {model:>16} {rule:>20}");
     };
     if figures.interrupted {
         line("(stopped early: settled up to where the file was played)", "", "");
@@ -52,8 +52,9 @@ pub(super) fn table(figures: &Figures<'_>) -> String {
         &rule_name,
     );
     let row = |read: Read| (read(&model), read(&rule));
-    let rows: [(&str, Read); 6] = [
+    let rows: [(&str, Read); 7] = [
         ("alerts raised", |quality| quality.raised.to_string()),
+        ("  (left out: dated before the start, in the training months)", |quality| quality.before_start.to_string()),
         ("  of them old enough to settle", |quality| quality.settled.to_string()),
         ("  of those truly gone for the horizon (precision)", |quality| share(quality.gone, quality.settled)),
         ("users who left (silent for the whole horizon)", |quality| quality.left.to_string()),
@@ -66,6 +67,7 @@ pub(super) fn table(figures: &Figures<'_>) -> String {
         let (model, rule) = row(read);
         line(name, &model, &rule);
     }
+    line("the rule's days of silence are chosen in hindsight, for about as many alerts", "", "");
     for (name, count) in TRANSITIONS.iter().zip(figures.transitions).skip(1) {
         line(&format!("alerts that a user {name}"), &count.to_string(), "-");
     }

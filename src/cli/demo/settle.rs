@@ -2,7 +2,10 @@
 //!
 //! - An alert is right when its user does nothing in the horizon after it. Alerts too near the end of the data to know
 //!   are not counted, neither for nor against.
+//! - Only moments from the start of the stream on are settled. The first scores of users who had fallen silent before are
+//!   dated at the moment they were due, inside the months the bundle was trained on: the model has seen what followed.
 //! - A user has left when a silence lasts the whole horizon; who left was warned when an alert stood open at that moment.
+//!   A warning older than the silence counts from its beginning: earlier, the user was still there.
 //! - The recency rule alerts after a fixed silence, chosen so that it raises about as many alerts as the model did. It is
 //!   chosen in hindsight, which favours the rule.
 
@@ -41,8 +44,10 @@ pub(super) struct Said {
 /// How right alerts were.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct AlertQuality {
-    /// Alerts raised.
+    /// Alerts raised from the start on.
     pub(super) raised: usize,
+    /// Alerts dated before the start: not counted anywhere else.
+    pub(super) before_start: usize,
     /// Of them those whose horizon ends within the data.
     pub(super) settled: usize,
     /// Of the settled those whose user was truly gone.
@@ -79,6 +84,9 @@ pub(super) struct Settlement {
     pub(super) horizon_ms: i64,
 }
 
+/// The longest silence the rule may wait for. Past the horizon it warns of nobody any more, but its alerts can be right.
+const MAX_SILENCE_DAYS: i64 = 180;
+
 /// A user without a history, for users of whom nothing is known.
 const NOBODY: &UserHistory = &UserHistory { activity_ms: Vec::new(), baskets: Vec::new() };
 
@@ -90,6 +98,10 @@ impl Settlement {
         for (user, said) in said {
             let lived = history.users.get(user).unwrap_or(NOBODY);
             for risk in &said.risks {
+                if risk.entered_ms < self.start_ms {
+                    quality.before_start += 1;
+                    continue;
+                }
                 self.settle_one(risk.entered_ms, lived, history.end_ms, &mut quality);
             }
         }
@@ -98,11 +110,12 @@ impl Settlement {
             for left_ms in self.departures(lived, history.end_ms) {
                 quality.left += 1;
                 let open = risks.iter().rev().find(|risk| {
-                    risk.entered_ms < left_ms && risk.recovered_ms.is_none_or(|recovered_ms| recovered_ms >= left_ms)
+                    (self.start_ms..left_ms).contains(&risk.entered_ms)
+                        && risk.recovered_ms.is_none_or(|recovered_ms| recovered_ms >= left_ms)
                 });
                 if let Some(risk) = open {
                     quality.warned += 1;
-                    ahead.push(left_ms - risk.entered_ms);
+                    ahead.push((left_ms - risk.entered_ms).min(self.horizon_ms));
                 }
             }
         }
@@ -131,11 +144,10 @@ impl Settlement {
 
     /// The shortest silence, in whole days, with which the rule raises at most `alerts` alerts.
     pub(super) fn silence_for(&self, history: &History, alerts: usize) -> i64 {
-        let horizon_days = self.horizon_ms / DAY_MS;
-        (1..horizon_days)
+        (1..MAX_SILENCE_DAYS)
             .map(|silence_days| silence_days * DAY_MS)
             .find(|silence_ms| self.recency_rule(history, *silence_ms).raised <= alerts)
-            .unwrap_or(self.horizon_ms - DAY_MS)
+            .unwrap_or(MAX_SILENCE_DAYS * DAY_MS)
     }
 
     /// Settles lists against the baskets after them.
@@ -146,7 +158,8 @@ impl Settlement {
             let lists = said.get(user).map_or(&[][..], |said| &said.lists);
             let mut bought: HashSet<NameHash> = HashSet::new();
             for basket in &lived.baskets {
-                let newest = lists.partition_point(|list| list.time_ms < basket.time_ms).checked_sub(1);
+                let seen = lists.partition_point(|list| list.time_ms < basket.time_ms);
+                let newest = seen.checked_sub(1).filter(|_| basket.time_ms >= self.start_ms);
                 if let Some(list) = newest.and_then(|place| lists.get(place)) {
                     quality.baskets += 1;
                     quality.hits += usize::from(basket.items.iter().any(|item| list.items.contains(item)));
@@ -234,6 +247,22 @@ mod tests {
         let history = history(&[("a", &[1, 5])], 60);
         let quality = SETTLEMENT.alerts(&history, &said("a", &[(10, Some(20))]));
         assert_eq!((quality.left, quality.warned, quality.days_ahead), (1, 0, None));
+    }
+
+    #[test]
+    fn what_is_dated_before_the_start_is_not_settled() {
+        let history = history(&[("a", &[-90, 5])], 60);
+        let quality = SETTLEMENT.alerts(&history, &said("a", &[(-50, None)]));
+        assert_eq!((quality.before_start, quality.raised, quality.settled, quality.gone), (1, 0, 0, 0));
+        assert_eq!((quality.left, quality.warned), (1, 0));
+    }
+
+    #[test]
+    fn a_warning_older_than_the_silence_counts_from_its_beginning() {
+        let history = history(&[("a", &[1, 50])], 100);
+        let quality = SETTLEMENT.alerts(&history, &said("a", &[(3, None)]));
+        assert_eq!(quality.warned, 2);
+        assert_eq!(quality.days_ahead, Some(30.0));
     }
 
     #[test]
