@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::{ApiState, problem::Problem};
 use crate::{
-    decision::format_time_ms,
-    event::{Positions, View},
+    event::{Positions, View, format_time_ms},
     stream::PartitionStatus,
 };
 

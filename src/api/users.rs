@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiState, problem::Problem};
 use crate::{
-    decision::{Subject, UserScore, format_time_ms, name_text, reason_json, recommendation_message, score_message},
-    event::{EventKind, NameHash, NameKind, UserId},
+    decision::{Subject, UserScore, name_text, reason_json, recommendation_message, score_message},
+    event::{EventKind, NameHash, NameKind, UserId, format_time_ms},
     graph::{Edge, GraphParams, NameLookup, Node, UserGraph, ViewGraph, due},
     score::{ScoreRequest, Scored},
     stream::{FoundUser, PartitionHandle},

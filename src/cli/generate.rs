@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::output;
 use crate::{
     clock::{Clock, SystemClock},
-    decision::format_time_ms,
+    event::format_time_ms,
     generate::{EventFormat, GenerateParams, write_files},
 };
 

@@ -8,8 +8,7 @@ use super::{GlobalArgs, output, prepare};
 use crate::{
     clock::{Clock, SystemClock},
     daemon::engine,
-    decision::format_time_ms,
-    event::PartitionId,
+    event::{PartitionId, format_time_ms},
     snapshot::{Manifest, Snapshots},
 };
 

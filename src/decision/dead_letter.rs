@@ -6,9 +6,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     Message,
     message::{cloud_event, to_json},
-    text::{base64, format_time_ms},
+    text::base64,
 };
-use crate::event::Origin;
+use crate::event::{Origin, format_time_ms};
 
 /// What is known of a record that could not be folded.
 #[derive(Debug, Clone, Copy)]

@@ -8,10 +8,9 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     AlertDraft, UserScore, alert_id,
     reason::{ReasonWire, name_text},
-    text::format_time_ms,
 };
 use crate::{
-    event::{PartitionId, Positions, UserId},
+    event::{PartitionId, Positions, UserId, format_time_ms},
     graph::NameLookup,
     score::{ATTENTION_NAMES, RankedItem, Reason, Scored},
 };

@@ -20,4 +20,3 @@ pub use decide::{AlertDraft, Decision, decide};
 pub use message::{Message, Subject, alert_message, recommendation_message, score_id, score_message};
 pub use reason::{name_text, reason_json};
 pub use restore::{RestoreError, restore_score};
-pub use text::format_time_ms;

@@ -21,6 +21,7 @@ pub use edge::{Admitted, Edge};
 pub use file::{CSV_COLUMNS, FileError, FileRow, RowReader, for_each_row, open_input};
 pub use ids::{NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View};
 pub use mapping::{EventMapping, UnknownName};
+pub use time::format_time_ms;
 
 use std::borrow::Cow;
 

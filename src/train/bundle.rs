@@ -13,7 +13,7 @@ use super::{
     metrics::BinaryMetrics,
 };
 use crate::{
-    event::UserId,
+    event::{UserId, format_time_ms},
     features::{EncodedUser, Encoder},
     graph::UserGraph,
     model::{Bundle, BundleError, BundleParts},
@@ -212,10 +212,4 @@ fn table(text: &mut String, head: &str, models: &BTreeMap<String, BinaryMetrics>
             metrics.ece
         );
     }
-}
-
-/// RFC 3339 in UTC with milliseconds.
-fn format_time_ms(time_ms: i64) -> String {
-    chrono::DateTime::from_timestamp_millis(time_ms)
-        .map_or_else(|| time_ms.to_string(), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }

@@ -33,8 +33,7 @@ use crate::{
         params, pool, signals,
         threads::totals,
     },
-    decision::format_time_ms,
-    event::Edge,
+    event::{Edge, format_time_ms},
     model::Bundle,
     stream::{Commit, Sink, TimeMode, embedded::EmbeddedLog},
 };
@@ -111,6 +110,8 @@ fn tempfolder() -> anyhow::Result<TempFolder> {
 /// The configuration in force, on a log of its own that is thrown away, with the names this shop uses.
 fn config(global: &GlobalArgs, folder: &Path) -> anyhow::Result<Config> {
     let mut sources = global.sources();
+    // First, so that whoever wants the log lines can say so: the demo's own lines tell what happens.
+    sources.settings.insert(0, ("logging.filter".to_owned(), "warn".to_owned()));
     let place = |name: &str| folder.join(name).display().to_string();
     for (key, value) in [
         ("input.log", "embedded".to_owned()),
@@ -189,7 +190,7 @@ impl Demo<'_> {
         let player =
             std::thread::Builder::new().name("demo-feeder".to_owned()).spawn(move || feeder.play_blocking(pace))?;
         let mut watcher = Watcher {
-            watch: Watch::new(log),
+            watch: Watch::new(log, settlement.start_ms),
             progress,
             warm_up,
             start_ms: self.start_ms,

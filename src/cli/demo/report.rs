@@ -7,7 +7,10 @@ use super::{
     settle::{AlertQuality, Said, Settlement},
     watch::TRANSITIONS,
 };
-use crate::{daemon::threads::Totals, decision::format_time_ms, event::DAY_MS};
+use crate::{
+    daemon::threads::Totals,
+    event::{DAY_MS, format_time_ms},
+};
 
 /// Reads one figure of a quality as text.
 type Read = fn(&AlertQuality) -> String;

@@ -39,6 +39,8 @@ struct ItemField {
 /// Follows the outputs of all partitions.
 pub(super) struct Watch {
     log: Arc<EmbeddedLog>,
+    /// Event time from which scores are given; what is dated before it is neither shown nor counted.
+    start_ms: i64,
     places: Vec<(OutputTopic, PartitionId, Offset)>,
     /// What was said of each user so far.
     pub(super) said: HashMap<String, Said>,
@@ -52,17 +54,17 @@ pub(super) struct Watch {
 pub(super) const TRANSITIONS: [&str; 3] = ["entered", "escalated", "recovered"];
 
 impl Watch {
-    pub(super) fn new(log: Arc<EmbeddedLog>) -> Self {
+    pub(super) fn new(log: Arc<EmbeddedLog>, start_ms: i64) -> Self {
         let places = [OutputTopic::ChurnAlerts, OutputTopic::Recommendations]
             .into_iter()
             .flat_map(|topic| log.partitions().map(move |partition| (topic, partition, Offset(0))))
             .collect();
-        Self { log, places, said: HashMap::new(), transitions: [0; 3], printed: 0 }
+        Self { log, start_ms, places, said: HashMap::new(), transitions: [0; 3], printed: 0 }
     }
 
-    /// Takes in everything committed since the last time and returns readable lines of the alerts among it.
+    /// Takes in everything committed since the last time and returns readable lines of the alerts among it, recoveries last.
     pub(super) fn take(&mut self) -> anyhow::Result<Vec<String>> {
-        let mut lines = Vec::new();
+        let mut lines: [Vec<String>; TRANSITIONS.len()] = Default::default();
         for place in 0..self.places.len() {
             loop {
                 let (topic, partition, next) = self.places[place];
@@ -71,16 +73,21 @@ impl Watch {
                 self.places[place].2 = Offset(last.offset.0 + 1);
                 for payload in records.iter().filter_map(|record| record.payload.as_deref()) {
                     match topic {
-                        OutputTopic::ChurnAlerts => lines.push(self.alert(payload)?),
+                        OutputTopic::ChurnAlerts => {
+                            if let Some(place) = self.alert(payload)? {
+                                lines[place].push(output::record(topic, &String::from_utf8_lossy(payload)));
+                            }
+                        }
                         _ => self.list(payload)?,
                     }
                 }
             }
         }
-        Ok(lines)
+        Ok(lines.concat())
     }
 
-    fn alert(&mut self, payload: &[u8]) -> anyhow::Result<String> {
+    /// The alert's place in [`TRANSITIONS`], when it belongs to the stream.
+    fn alert(&mut self, payload: &[u8]) -> anyhow::Result<Option<usize>> {
         let alert: AlertFields = serde_json::from_slice(payload)?;
         let time_ms = alert.raised_at.timestamp_millis();
         let risks = &mut self.said.entry(alert.user_id).or_default().risks;
@@ -93,10 +100,12 @@ impl Watch {
             }
             _ => {}
         }
-        if let Some(place) = TRANSITIONS.iter().position(|name| *name == alert.transition) {
+        let place = TRANSITIONS.iter().position(|name| *name == alert.transition);
+        let place = place.filter(|_| time_ms >= self.start_ms);
+        if let Some(place) = place {
             self.transitions[place] += 1;
         }
-        Ok(output::record(OutputTopic::ChurnAlerts, &String::from_utf8_lossy(payload)))
+        Ok(place)
     }
 
     fn list(&mut self, payload: &[u8]) -> anyhow::Result<()> {
