@@ -17,7 +17,7 @@ pub use self::{
     events::{EventsConfig, GraphConfig, MissingNumber, MissingTime},
     kafka::{Delivery, KafkaConfig, SecurityProtocol, TopicsConfig},
     load::{ConfigError, ENV_PREFIX, Problem, Sources},
-    model::{DecisionConfig, ScorerKind, ScoringConfig, TrainingConfig},
+    model::{DecisionConfig, ScorerKind, ScoringConfig},
     serve::{HttpConfig, LogFormat, LoggingConfig, ShutdownConfig},
     stream::{EmbeddedConfig, InputConfig, LogKind, SnapshotConfig, StreamConfig},
 };
@@ -46,8 +46,6 @@ pub struct Config {
     pub decision: DecisionConfig,
     /// Snapshots of partition state.
     pub snapshot: SnapshotConfig,
-    /// Scheduled retraining.
-    pub training: TrainingConfig,
     /// The HTTP server.
     pub http: HttpConfig,
     /// The program's own log lines.

@@ -6,7 +6,6 @@ pub mod feed;
 pub mod models;
 pub mod params;
 pub mod pool;
-mod retrain;
 pub mod signals;
 mod supervisor;
 pub mod threads;

@@ -88,8 +88,6 @@ table! {
     SNAPSHOT_REJECTED = "undercurrent_snapshot_rejected_total", Counter, [], "Snapshots passed over by a restore: damaged, ahead of the group, or folded with other parameters.";
     SNAPSHOT_FAILURES = "undercurrent_snapshot_failures_total", Counter, [], "Snapshots that could not be written; the previous one stays valid.";
 
-    TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of a scheduled training: promoted, kept (the champion is as good), failed or timeout.";
-
     HTTP_REQUEST_SECONDS = "undercurrent_http_request_seconds", Histogram, ["route", "status"], "Time of an HTTP request by route template and status.";
     HTTP_EVENTS = "undercurrent_http_events_total", Counter, ["outcome"], "Events sent to `POST /v1/events`: accepted, repeated or refused.";
 }

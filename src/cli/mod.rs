@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod evaluate;
 mod generate;
+mod history_args;
 mod models;
 mod output;
 mod run;

@@ -38,6 +38,10 @@ pub struct ScoringConfig {
     pub queue_capacity_batches: usize,
     /// Milliseconds a micro-batch waits for its scores before the process stops as stuck.
     pub timeout_ms: u64,
+    /// Horizon of the recency scorer: days without activity after which a user counts as gone. A bundle has its own.
+    pub recency_churn_days: u32,
+    /// Horizon of the recency scorer: days in which a purchase counts. A bundle has its own.
+    pub recency_purchase_days: u32,
 }
 
 impl Default for ScoringConfig {
@@ -52,6 +56,8 @@ impl Default for ScoringConfig {
             max_batch_nodes: 8_192,
             queue_capacity_batches: 2,
             timeout_ms: 60_000,
+            recency_churn_days: 30,
+            recency_purchase_days: 7,
         }
     }
 }
@@ -86,51 +92,6 @@ impl Default for DecisionConfig {
             cooldown_days: 7.0,
             max_reasons: 5,
             list_length: 20,
-        }
-    }
-}
-
-/// Scheduled retraining: a child process at low priority that reads snapshots and writes a candidate bundle.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrainingConfig {
-    /// Whether the daemon retrains by itself. Off at first: a new shop has no history to train on yet.
-    pub enabled: bool,
-    /// Hours between two trainings.
-    pub interval_h: f64,
-    /// Minutes after which a training that has not ended is stopped.
-    pub timeout_min: u64,
-    /// Niceness of the child process, 0 to 19. High: serving comes first.
-    pub niceness: u8,
-    /// The candidate must beat the champion's churn ROC-AUC on the newest window by this much. Equal is
-    /// not better.
-    pub min_gain_auc: f64,
-    /// And its log-loss may be worse by at most this much.
-    pub max_loss_log_loss: f64,
-    /// Days without activity after which a user counts as gone.
-    pub churn_days: u32,
-    /// Days in which a purchase counts.
-    pub purchase_days: u32,
-    /// A user is scored and trained on when active within this many days. Must not be below
-    /// `training.churn_days`.
-    pub history_days: u32,
-    /// Seed of everything random in training.
-    pub seed: u64,
-}
-
-impl Default for TrainingConfig {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            interval_h: 24.0,
-            timeout_min: 120,
-            niceness: 15,
-            min_gain_auc: 0.0,
-            max_loss_log_loss: 0.01,
-            churn_days: 30,
-            purchase_days: 7,
-            history_days: 90,
-            seed: 1,
         }
     }
 }

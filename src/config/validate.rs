@@ -56,7 +56,6 @@ pub(super) fn all(config: &Config) -> Vec<Problem> {
     scoring(config, &mut report);
     decision(config, &mut report);
     snapshot(config, &mut report);
-    training(config, &mut report);
     serve(config, &mut report);
     report.0
 }
@@ -331,6 +330,12 @@ fn scoring(config: &Config, report: &mut Report) {
     report.at_least_one("scoring.max_batch_nodes", scoring.max_batch_nodes);
     report.at_least_one("scoring.queue_capacity_batches", scoring.queue_capacity_batches);
     report.require(scoring.timeout_ms >= 100, "scoring.timeout_ms", "must be at least 100", scoring.timeout_ms);
+    for (key, value) in [
+        ("scoring.recency_churn_days", config.scoring.recency_churn_days),
+        ("scoring.recency_purchase_days", config.scoring.recency_purchase_days),
+    ] {
+        report.require((1..=365).contains(&value), key, "must be between 1 and 365", value);
+    }
 }
 
 fn decision(config: &Config, report: &mut Report) {
@@ -369,36 +374,6 @@ fn snapshot(config: &Config, report: &mut Report) {
     report.require(!snapshot.location.is_empty(), "snapshot.location", "must not be empty", &snapshot.location);
     report.require(snapshot.interval_s >= 1, "snapshot.interval_s", "must be at least 1", snapshot.interval_s);
     report.at_least_one("snapshot.keep_bases", snapshot.keep_bases);
-    report.require(
-        !config.training.enabled || snapshot.enabled,
-        "training.enabled",
-        "needs `snapshot.enabled`: training reads snapshots",
-        config.training.enabled,
-    );
-}
-
-fn training(config: &Config, report: &mut Report) {
-    let training = &config.training;
-    let hours = training.interval_h;
-    report.require(hours.is_finite() && hours > 0.0, "training.interval_h", "must be above 0", hours);
-    report.require(training.timeout_min >= 1, "training.timeout_min", "must be at least 1", training.timeout_min);
-    report.require(training.niceness <= 19, "training.niceness", "must be between 0 and 19", training.niceness);
-    for (key, value) in
-        [("training.min_gain_auc", training.min_gain_auc), ("training.max_loss_log_loss", training.max_loss_log_loss)]
-    {
-        report.require(value.is_finite(), key, "must be a number", value);
-    }
-    for (key, value) in
-        [("training.churn_days", training.churn_days), ("training.purchase_days", training.purchase_days)]
-    {
-        report.require((1..=365).contains(&value), key, "must be between 1 and 365", value);
-    }
-    report.require(
-        training.history_days >= training.churn_days,
-        "training.history_days",
-        format!("must not be below `training.churn_days` ({})", training.churn_days),
-        training.history_days,
-    );
 }
 
 fn serve(config: &Config, report: &mut Report) {
@@ -539,13 +514,13 @@ mod tests {
     }
 
     #[test]
-    fn training_reads_snapshots() {
+    fn horizons_of_the_recency_scorer() {
         check(
             |config| {
-                config.training.enabled = true;
-                config.snapshot.enabled = false;
+                config.scoring.recency_churn_days = 0;
+                config.scoring.recency_purchase_days = 366;
             },
-            &["training.enabled"],
+            &["scoring.recency_churn_days", "scoring.recency_purchase_days"],
         );
     }
 }

@@ -43,7 +43,10 @@ pub fn open(config: &Config) -> anyhow::Result<Scoring> {
             start(config, load(&folder)?)
         }
         ScorerKind::Recency => Ok(Scoring {
-            scorer: Arc::new(RecencyScorer::new(config.training.churn_days, config.training.purchase_days)),
+            scorer: Arc::new(RecencyScorer::new(
+                config.scoring.recency_churn_days,
+                config.scoring.recency_purchase_days,
+            )),
             catalogue: Arc::new(NameTable::default()),
             pool: None,
         }),

@@ -24,7 +24,6 @@ use super::{
     engine::{Engine, EngineParts},
     params, pool,
     pool::Scoring,
-    retrain,
     signals::Shutdown,
 };
 use crate::{
@@ -94,9 +93,6 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     }
     if let Some(pool) = &scoring.pool {
         tasks.spawn(champion::follow(config.clone(), Arc::clone(pool), tasks_stop.clone()));
-        if config.training.enabled {
-            tasks.spawn(retrain::schedule(config.clone(), tasks_stop.clone()));
-        }
     }
     tasks.spawn(gauges(engine.statuses(), Arc::clone(&engine.partitions), Arc::clone(&draining), tasks_stop.clone()));
     info!(version = env!("CARGO_PKG_VERSION"), log = ?config.input.log, threads = config.stream.threads, "running");

@@ -176,7 +176,7 @@ mod tests {
         #[test]
         fn times_read_back(time_ms in MIN_MS..=MAX_MS) {
             let text = format_time_ms(time_ms);
-            let parsed = chrono::DateTime::parse_from_rfc3339(&text).map(|time| time.timestamp_millis());
+            let parsed = DateTime::parse_from_rfc3339(&text).map(|time| time.timestamp_millis());
             prop_assert_eq!(parsed, Ok(time_ms), "{}", text);
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 
 /// One user at one cutoff. Features are kept apart, in [`ExampleSet::raw`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Example {
+pub struct Moment {
     /// The user's number in the history.
     pub user: u32,
     /// Place of the cutoff in [`Schedule::cutoffs`].
@@ -36,7 +36,7 @@ pub struct Example {
 #[derive(Debug, Clone, Default)]
 pub struct ExampleSet {
     /// All examples, by user and cutoff.
-    pub examples: Vec<Example>,
+    pub examples: Vec<Moment>,
     /// Raw features of each, NaN where missing: `examples × width`.
     pub raw: Vec<f32>,
     /// Features an example.
@@ -87,7 +87,7 @@ impl ExampleSet {
                 let later = |knows: bool, horizon_ms: i64| knows.then(|| mark_at(at_ms + horizon_ms)).flatten();
                 let churned = later(known.knows_churn, schedule.horizons.churn_ms());
                 let purchased = later(known.knows_purchase, schedule.horizons.purchase_ms());
-                set.examples.push(Example {
+                set.examples.push(Moment {
                     user: u32::try_from(*user).unwrap_or(u32::MAX),
                     cutoff: *cutoff,
                     churned: churned.map(|later| mark.churned_until(&later)),

@@ -15,8 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Example as NetworkExample, TrainError, TrainSettings, bgnbd,
-    examples::{Example, ExampleSet, purchase_history, rank_within_cutoffs, repeat_history, unit_hash},
+    Example, TrainError, TrainSettings, bgnbd,
+    examples::{ExampleSet, Moment, purchase_history, rank_within_cutoffs, repeat_history, unit_hash},
     fit,
     history::{History, HistoryError},
     labels::{is_eligible, items_bought_since},
@@ -60,7 +60,7 @@ impl Head {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Churn, Self::Purchase];
 
-    fn label(self, example: &Example) -> Option<bool> {
+    fn label(self, example: &Moment) -> Option<bool> {
         match self {
             Self::Churn => example.churned,
             Self::Purchase => example.purchased,
@@ -657,7 +657,7 @@ impl<'a, H: History> Training<'a, H> {
             let mut next_items: Vec<_> = items.into_iter().collect();
             next_items.sort_unstable();
             let cutoff_ms = self.schedule.cutoffs[cutoff as usize].at_ms;
-            data.examples.push(NetworkExample { encoded, churned, purchased, next_items, next_kind, cutoff_ms });
+            data.examples.push(Example { encoded, churned, purchased, next_items, next_kind, cutoff_ms });
             let held = self.held_out.contains(&place);
             data.is_past.push(!held && (self.by_user || cutoff_ms + longest_ms <= self.validation_ms));
             data.is_held.push(held);
@@ -677,7 +677,7 @@ impl<'a, H: History> Training<'a, H> {
         &self,
         model: &Model,
         wides: &[Wide],
-        held: &[NetworkExample],
+        held: &[Example],
         held_places: &[usize],
     ) -> Result<
         (Calibration, [f64; 2], [BTreeMap<String, BinaryMetrics>; 2], [HashMap<&'static str, f64>; 2]),
@@ -686,7 +686,7 @@ impl<'a, H: History> Training<'a, H> {
         let users: Vec<&EncodedUser> = held.iter().map(|example| &example.encoded).collect();
         let predictions = predict_all(model, &users, self.options.threads)?;
         let log_odds = |head: Head| -> Vec<(f32, bool)> {
-            let of = |(prediction, example): (&crate::model::Prediction, &NetworkExample)| match head {
+            let of = |(prediction, example): (&crate::model::Prediction, &Example)| match head {
                 Head::Churn => (prediction.churn_log_odds, example.churned),
                 Head::Purchase => (prediction.purchase_log_odds, example.purchased),
             };
@@ -739,26 +739,26 @@ enum Part {
 
 #[derive(Default)]
 struct NetworkData {
-    examples: Vec<NetworkExample>,
+    examples: Vec<Example>,
     is_past: Vec<bool>,
     is_held: Vec<bool>,
     held_places: Vec<usize>,
 }
 
 impl NetworkData {
-    fn past(&self) -> Vec<NetworkExample> {
+    fn past(&self) -> Vec<Example> {
         self.pick(&self.is_past)
     }
 
-    fn held_out(&self) -> Vec<NetworkExample> {
+    fn held_out(&self) -> Vec<Example> {
         self.pick(&self.is_held)
     }
 
-    fn all(self) -> Vec<NetworkExample> {
+    fn all(self) -> Vec<Example> {
         self.examples
     }
 
-    fn pick(&self, wanted: &[bool]) -> Vec<NetworkExample> {
+    fn pick(&self, wanted: &[bool]) -> Vec<Example> {
         let chosen = self.examples.iter().zip(wanted).filter(|(_, wanted)| **wanted);
         chosen.map(|(example, _)| example.clone()).collect()
     }

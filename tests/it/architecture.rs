@@ -16,7 +16,6 @@ const WALLS: &[(&str, &[&str])] = &[
     ("candle_core", &["features", "model", "scoring", "train"]),
     ("candle_nn", &["features", "model", "scoring", "train"]),
     ("axum", &["api"]),
-    ("tower_http", &["api"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["cli", "daemon", "main"]),
     ("indicatif", &["cli", "train"]),
