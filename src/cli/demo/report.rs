@@ -39,7 +39,7 @@ pub(super) fn table(figures: &Figures<'_>) -> String {
     let mut text = String::new();
     let mut line = |name: &str, model: &str, rule: &str| {
         // Writing to a string cannot fail.
-        _ = writeln!(text, "{name:<62} {model:>16} {rule:>20}");
+        _ = writeln!(text, "{name:<66} {model:>16} {rule:>20}");
     };
     if figures.interrupted {
         line("(stopped early: settled up to where the file was played)", "", "");
@@ -60,7 +60,7 @@ pub(super) fn table(figures: &Figures<'_>) -> String {
         ("  (left out: dated before the start, in the training months)", |quality| quality.before_start.to_string()),
         ("  of them old enough to settle", |quality| quality.settled.to_string()),
         ("  of those truly gone for the horizon (precision)", |quality| share(quality.gone, quality.settled)),
-        ("users who left (silent for the whole horizon)", |quality| quality.left.to_string()),
+        ("departures (silences of the whole horizon; a user may have several)", |quality| quality.left.to_string()),
         ("  of them warned before", |quality| share(quality.warned, quality.left)),
         ("  days ahead (median)", |quality| {
             quality.days_ahead.map_or_else(|| "-".to_owned(), |days| format!("{days:.1}"))
