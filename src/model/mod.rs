@@ -15,6 +15,7 @@ mod loss;
 mod network;
 mod parameters;
 mod prediction;
+mod trees;
 
 pub use batch::{Batch, BatchEdges, Dropout, Padding};
 pub use bundle::{Bundle, BundleError, BundleParts, MAX_BUNDLE_BYTES, Probe};
@@ -25,3 +26,4 @@ pub use loss::{ItemTargets, Losses, Targets, losses};
 pub use network::{Network, Output};
 pub use parameters::{ITEM_TABLE, Parameter, Parameters, TASKS};
 pub use prediction::{CandleForward, Model, Prediction, probability_of};
+pub use trees::{Forest, ForestError, ForestParts, TreeNode};

@@ -20,6 +20,7 @@ mod parallel;
 pub mod schedule;
 mod simplex;
 mod trainer;
+pub mod trees;
 
 pub use example::Example;
 pub use trainer::{EpochReport, Progress, TrainError, TrainSettings, TrainedNetwork, fit, predict_all};

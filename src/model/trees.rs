@@ -1,0 +1,278 @@
+//! Boosted trees as they are served: flat arrays, a few nanoseconds a node. Training lives in `train::trees`.
+
+/// A sum of decision trees over one row of features; NaN and infinities are missing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Forest {
+    /// Score of a row before any tree.
+    base: f64,
+    /// Features a row has.
+    width: usize,
+    /// Place of each tree's root among the nodes.
+    roots: Vec<u32>,
+    nodes: Vec<Node>,
+}
+
+/// An inner node, or a leaf where `feature` is [`LEAF`](Self::LEAF).
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Node {
+    /// The feature asked for; the highest bit says that a missing value goes left.
+    feature: u32,
+    /// Values up to and including it go left; a leaf's value.
+    threshold: f32,
+    /// Place of the left child; the right one follows it.
+    left: u32,
+}
+
+impl Node {
+    const LEAF: u32 = u32::MAX;
+    const MISSING_LEFT: u32 = 1 << 31;
+}
+
+/// One node of a tree that is built: children by place in the same list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TreeNode {
+    /// An end with what it adds to the score.
+    Leaf(f32),
+    /// A question.
+    Split {
+        /// Place of the feature in a row.
+        feature: u32,
+        /// Values up to and including it go left.
+        threshold: f32,
+        /// Whether a missing value goes left.
+        missing_left: bool,
+        /// Place of the left child.
+        left: usize,
+        /// Place of the right child.
+        right: usize,
+    },
+}
+
+/// Why stored trees cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForestError {
+    /// A root, child or feature points outside, a child comes before its parent, or a number is not finite.
+    #[error("node `{node}` of the trees is malformed: {what}")]
+    Node {
+        /// Place of the node.
+        node: usize,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The arrays do not fit together.
+    #[error("the trees are malformed: {0}")]
+    Shape(&'static str),
+}
+
+/// Plain arrays of a forest, for files.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ForestParts {
+    /// Score of a row before any tree, and features a row has.
+    pub base: f64,
+    /// Features a row has.
+    pub width: usize,
+    /// Place of each tree's root.
+    pub roots: Vec<u32>,
+    /// Feature word of each node: see [`Forest`].
+    pub features: Vec<u32>,
+    /// Threshold or leaf value of each node.
+    pub thresholds: Vec<f32>,
+    /// Left child of each node.
+    pub lefts: Vec<u32>,
+}
+
+impl Forest {
+    /// A forest without trees: every row of `width` features scores `base`.
+    pub fn new(width: usize, base: f64) -> Self {
+        Self { base, width, roots: Vec::new(), nodes: Vec::new() }
+    }
+
+    /// Features a row has.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Trees.
+    pub fn tree_count(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Nodes of all trees.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Adds a tree whose root is the first of `nodes`.
+    ///
+    /// # Panics
+    /// When `nodes` is empty or a child lies outside it.
+    pub fn push(&mut self, nodes: &[TreeNode]) {
+        let start = self.nodes.len();
+        self.roots.push(place(start));
+        // Children are laid out side by side, so a node needs one place for both.
+        let mut pending = std::collections::VecDeque::from([(0_usize, start)]);
+        self.nodes.push(Node { feature: Node::LEAF, threshold: 0.0, left: 0 });
+        while let Some((from, to)) = pending.pop_front() {
+            self.nodes[to] = match nodes[from] {
+                TreeNode::Leaf(value) => Node { feature: Node::LEAF, threshold: value, left: 0 },
+                TreeNode::Split { feature, threshold, missing_left, left, right } => {
+                    let children = self.nodes.len();
+                    self.nodes.extend([Node { feature: Node::LEAF, threshold: 0.0, left: 0 }; 2]);
+                    pending.extend([(left, children), (right, children + 1)]);
+                    let missing = if missing_left { Node::MISSING_LEFT } else { 0 };
+                    Node { feature: feature | missing, threshold, left: place(children) }
+                }
+            };
+        }
+    }
+
+    /// Keeps the first `count` trees.
+    pub fn truncate(&mut self, count: usize) {
+        if let Some(end) = self.roots.get(count) {
+            self.nodes.truncate(*end as usize);
+            self.roots.truncate(count);
+        }
+    }
+
+    /// The score of a row.
+    ///
+    /// # Panics
+    /// When the row is shorter than [`width`](Self::width).
+    pub fn score(&self, row: &[f32]) -> f64 {
+        let row = &row[..self.width];
+        self.base + self.roots.iter().map(|root| f64::from(self.leaf(*root, row))).sum::<f64>()
+    }
+
+    fn leaf(&self, root: u32, row: &[f32]) -> f32 {
+        let mut node = &self.nodes[root as usize];
+        while node.feature != Node::LEAF {
+            let value = row[(node.feature & !Node::MISSING_LEFT) as usize];
+            let goes_left =
+                if value.is_finite() { value <= node.threshold } else { node.feature & Node::MISSING_LEFT != 0 };
+            node = &self.nodes[node.left as usize + usize::from(!goes_left)];
+        }
+        node.threshold
+    }
+
+    /// Takes the forest apart.
+    pub fn to_parts(&self) -> ForestParts {
+        ForestParts {
+            base: self.base,
+            width: self.width,
+            roots: self.roots.clone(),
+            features: self.nodes.iter().map(|node| node.feature).collect(),
+            thresholds: self.nodes.iter().map(|node| node.threshold).collect(),
+            lefts: self.nodes.iter().map(|node| node.left).collect(),
+        }
+    }
+
+    /// Puts a forest together. Nothing of `parts` is trusted: every walk ends and stays inside.
+    pub fn from_parts(parts: &ForestParts) -> Result<Self, ForestError> {
+        let count = parts.features.len();
+        if parts.thresholds.len() != count || parts.lefts.len() != count {
+            return Err(ForestError::Shape("the node arrays differ in length"));
+        }
+        if !parts.base.is_finite() || parts.width >= Node::MISSING_LEFT as usize {
+            return Err(ForestError::Shape("the base is not finite, or the width too large"));
+        }
+        if parts.roots.iter().any(|root| *root as usize >= count) {
+            return Err(ForestError::Shape("a root lies outside the nodes"));
+        }
+        let mut nodes = Vec::with_capacity(count);
+        for (node, ((feature, threshold), left)) in
+            parts.features.iter().zip(&parts.thresholds).zip(&parts.lefts).enumerate()
+        {
+            let refuse = |what| Err(ForestError::Node { node, what });
+            if !threshold.is_finite() {
+                return refuse("its number is not finite");
+            }
+            if *feature != Node::LEAF {
+                if (feature & !Node::MISSING_LEFT) as usize >= parts.width {
+                    return refuse("it asks for a feature that rows do not have");
+                }
+                if *left as usize <= node || *left as usize + 1 >= count {
+                    return refuse("its children lie outside or before it");
+                }
+            }
+            nodes.push(Node { feature: *feature, threshold: *threshold, left: *left });
+        }
+        Ok(Self { base: parts.base, width: parts.width, roots: parts.roots.clone(), nodes })
+    }
+
+    /// How often each feature is asked for, over all trees.
+    pub fn split_counts(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.width];
+        for node in self.nodes.iter().filter(|node| node.feature != Node::LEAF) {
+            counts[(node.feature & !Node::MISSING_LEFT) as usize] += 1;
+        }
+        counts
+    }
+}
+
+#[expect(clippy::expect_used, reason = "trees are far below four thousand million nodes; more is a bug")]
+fn place(place: usize) -> u32 {
+    u32::try_from(place).expect("nodes fit into 32 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// x0 <= 1 → (x1 <= 5, missing left → 10 | 20), else 30; missing x0 goes right.
+    fn forest() -> Forest {
+        let mut forest = Forest::new(2, 0.5);
+        let split = |feature, threshold, missing_left, left, right| TreeNode::Split {
+            feature,
+            threshold,
+            missing_left,
+            left,
+            right,
+        };
+        forest.push(&[
+            split(0, 1.0, false, 2, 1),
+            TreeNode::Leaf(30.0),
+            split(1, 5.0, true, 3, 4),
+            TreeNode::Leaf(10.0),
+            TreeNode::Leaf(20.0),
+        ]);
+        forest.push(&[TreeNode::Leaf(1.0)]);
+        forest
+    }
+
+    #[test]
+    fn walks_by_hand() {
+        let forest = forest();
+        for (row, expected) in [
+            ([1.0, 5.0], 11.5),
+            ([1.0, 5.1], 21.5),
+            ([1.1, 0.0], 31.5),
+            ([f32::NAN, 0.0], 31.5),
+            ([0.0, f32::NAN], 11.5),
+            ([0.0, f32::INFINITY], 11.5),
+        ] {
+            assert!((forest.score(&row) - expected).abs() < 1e-12, "{row:?}");
+        }
+        assert_eq!(forest.split_counts(), [1, 1]);
+        let mut short = forest;
+        short.truncate(1);
+        assert_eq!((short.tree_count(), short.node_count()), (1, 5));
+    }
+
+    #[test]
+    fn parts_come_together_again_and_bad_ones_are_refused() {
+        let parts = forest().to_parts();
+        assert_eq!(Forest::from_parts(&parts).unwrap(), forest());
+        let broken = |change: &dyn Fn(&mut ForestParts)| {
+            let mut parts = parts.clone();
+            change(&mut parts);
+            Forest::from_parts(&parts).unwrap_err()
+        };
+        assert!(matches!(broken(&|parts| parts.lefts[0] = 0), ForestError::Node { node: 0, .. }));
+        assert!(matches!(broken(&|parts| parts.lefts[0] = 5), ForestError::Node { node: 0, .. }));
+        assert!(matches!(broken(&|parts| parts.features[0] = 2), ForestError::Node { node: 0, .. }));
+        assert!(matches!(broken(&|parts| parts.thresholds[1] = f32::NAN), ForestError::Node { node: 1, .. }));
+        assert!(matches!(broken(&|parts| parts.roots[1] = 99), ForestError::Shape(_)));
+        assert!(matches!(broken(&|parts| parts.base = f64::NAN), ForestError::Shape(_)));
+        assert!(matches!(broken(&|parts| parts.lefts.truncate(1)), ForestError::Shape(_)));
+    }
+}
