@@ -7,6 +7,7 @@ mod cli;
 mod decision;
 mod embedded;
 mod events;
+mod faults;
 mod generate;
 mod kafka;
 mod model;

@@ -2,8 +2,8 @@
 //! without any of it.
 //!
 //! Everything is drawn from one seed and everything runs on one thread, turn by turn, so a seed is a run. A failure prints
-//! its seed; `UNDERCURRENT_SIMULATION_SEEDS=17..18 cargo test --test it simulation::every_run` runs that one alone, and a
-//! wider range looks further than the build does.
+//! the command that runs its seed alone, `scripts/simulate --seeds 1 --from SEED`; more seeds look further than the build
+//! does.
 
 mod check;
 mod faults;
@@ -26,6 +26,11 @@ fn seeds(usual: std::ops::Range<u64>) -> (std::ops::Range<u64>, bool) {
     (first.parse().expect("a seed is a number")..end.parse().expect("a seed is a number"), true)
 }
 
+/// The command that runs `seed` alone.
+fn replay(seed: u64) -> String {
+    format!("scripts/simulate --seeds 1 --from {seed}")
+}
+
 #[test]
 fn every_run_ends_like_the_one_without_failures() {
     let (seeds, was_asked) = seeds(SEEDS);
@@ -33,9 +38,9 @@ fn every_run_ends_like_the_one_without_failures() {
     for seed in seeds {
         match std::panic::catch_unwind(|| simulate(seed, Defect::None)) {
             Ok(Ok(outcome)) => total.add(&outcome),
-            Ok(Err(violation)) => panic!("seed {seed}: {violation}"),
+            Ok(Err(violation)) => panic!("seed {seed}: {violation}; replay it with `{}`", replay(seed)),
             Err(panic) => {
-                println!("seed {seed} panicked");
+                println!("seed {seed} panicked; replay it with `{}`", replay(seed));
                 std::panic::resume_unwind(panic);
             }
         }
