@@ -29,11 +29,15 @@ pub(super) struct EvaluateArgs {
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Write DIR/report.html (one self-contained page) and DIR/report.json too
+    #[arg(long)]
+    report: bool,
 }
 
 /// Evaluates and prints the comparison.
 pub(super) fn run(args: EvaluateArgs) -> anyhow::Result<()> {
-    let options = args.history.into_options(args.cutoff, args.out);
+    let mut options = args.history.into_options(args.cutoff, args.out);
+    options.report = args.report;
     let stages = Stages::start();
     let report = evaluate(&options, &mut |stage| stages.show(stage))?;
     stages.finish();

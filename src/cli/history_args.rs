@@ -56,6 +56,7 @@ impl HistoryArgs {
             seed: self.seed,
             out,
             threads: self.threads.unwrap_or_else(cores),
+            report: false,
         }
     }
 }

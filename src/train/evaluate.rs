@@ -19,6 +19,7 @@ use super::{
     kinds::{KindPlan, Survey, UnknownKind},
     labels::is_eligible,
     metrics::{BinaryMetrics, Interval, ListMetrics, list_metrics, list_scores, paired_auc_difference},
+    report::{ReportFacts, collect, page},
     schedule::{Horizons, Schedule},
 };
 use crate::{
@@ -49,6 +50,8 @@ pub struct EvaluateOptions {
     pub out: PathBuf,
     /// Threads; the result does not depend on it.
     pub threads: NonZeroUsize,
+    /// Whether to write `report.html` and `report.json` too; only where the file goes on past the cutoff.
+    pub report: bool,
 }
 
 /// Why an evaluation failed.
@@ -152,7 +155,22 @@ pub fn run(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> Result<Ev
         let json = serde_json::to_vec_pretty(&found).unwrap_or_default();
         std::fs::write(&path, json).map_err(|source| write_error(&path, source))?;
     }
+    if goes_on && options.report {
+        report("writing the report");
+        let input = collect(options, &history, &heads, &users, &outcomes, &catalogue, &found)?;
+        write_report(&options.out, &ReportFacts::of(&input))?;
+    }
     Ok(found)
+}
+
+/// Writes the page and the same numbers as JSON.
+fn write_report(out: &Path, facts: &ReportFacts) -> Result<(), EvaluateError> {
+    let json = serde_json::to_vec_pretty(facts).unwrap_or_default();
+    for (name, content) in [("report.html", page(facts).into_bytes()), ("report.json", json)] {
+        let path = out.join(name);
+        std::fs::write(&path, content).map_err(|source| write_error(&path, source))?;
+    }
+    Ok(())
 }
 
 /// What training makes of a history.
@@ -268,10 +286,10 @@ pub fn read_items(path: &Path) -> Result<Vec<ListedItem>, EvaluateError> {
 }
 
 /// One predicted user.
-struct Predicted {
-    user: UserId,
-    probabilities: [f64; 2],
-    baselines: [[Option<f64>; BASELINES.len()]; 2],
+pub(super) struct Predicted {
+    pub(super) user: UserId,
+    pub(super) probabilities: [f64; 2],
+    pub(super) baselines: [[Option<f64>; BASELINES.len()]; 2],
     lists: ItemLists,
     own_frequency: Vec<NameHash>,
     popular: Vec<NameHash>,

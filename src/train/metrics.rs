@@ -226,6 +226,15 @@ pub fn paired_auc_difference(
     })
 }
 
+/// 95 % interval of `roc_auc(scores)`: bootstrap over users. `None` when only one class occurs.
+pub fn auc_interval(labels: &[bool], scores: &[f64], rounds: usize, seed: u64) -> Option<Interval> {
+    // A constant ranks nobody: its AUC is one half on every draw.
+    let constant = vec![0.0; scores.len()];
+    let above_half = paired_auc_difference(labels, scores, &constant, rounds, seed)?;
+    let shifted = |value: f64| value + 0.5;
+    Some(Interval { low: shifted(above_half.low), median: shifted(above_half.median), high: shifted(above_half.high) })
+}
+
 /// Quantile of ascending values by linear interpolation, as numpy does by default.
 ///
 /// # Panics

@@ -17,6 +17,7 @@ pub mod labels;
 pub mod logistic;
 pub mod metrics;
 mod parallel;
+pub mod report;
 pub mod schedule;
 mod simplex;
 mod trainer;
