@@ -19,7 +19,8 @@ use crate::train::evaluate::{EvaluationReport, run as evaluate};
 
 Writes DIR/predictions.parquet (user_id, churn, purchase, items, discoveries) for every user active in the history window, and
 DIR/metrics.json with the model beside its baselines when the file goes on past the cutoff. Nothing at or after the cutoff is
-seen by training, so the file may as well end there.")]
+seen by training, so the file may as well end there. With --report also DIR/report.html, one self-contained page with curves,
+calibration, groups of users, alerts at other thresholds and five users explained, and DIR/report.json with its numbers.")]
 pub(super) struct EvaluateArgs {
     #[command(flatten)]
     history: HistoryArgs,

@@ -120,9 +120,9 @@ pub(super) fn calibration(title: &str, bins: &[CalibrationBin]) -> String {
 /// Horizontal bars; values may be negative. Each row: name, value, text at its end.
 pub(super) fn bars(title: &str, rows: &[(String, f64, String)]) -> String {
     const ROW: f64 = 20.0;
-    const WIDTH: f64 = 420.0;
-    const NAMES: f64 = 190.0;
-    const TEXT: f64 = 70.0;
+    const WIDTH: f64 = 520.0;
+    const NAMES: f64 = 230.0;
+    const TEXT: f64 = 110.0;
     let largest = rows.iter().map(|(_, value, _)| value.abs()).fold(f64::MIN_POSITIVE, f64::max);
     let height = ROW * f64::from(u32::try_from(rows.len()).unwrap_or(u32::MAX)) + 4.0;
     let mut svg = format!(
@@ -171,7 +171,7 @@ pub(super) fn timeline(active_ages: &[u32]) -> String {
 }
 
 fn shortened(name: &str) -> String {
-    const LETTERS: usize = 30;
+    const LETTERS: usize = 36;
     if name.chars().count() <= LETTERS {
         name.to_owned()
     } else {

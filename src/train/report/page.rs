@@ -20,7 +20,7 @@ figure{margin:0}figcaption{margin:.2em 0}svg{width:100%;height:auto;display:bloc
 svg text{font:10px system-ui,sans-serif;fill:var(--ink)}svg.bars text{font-size:11px}.grid{stroke:var(--line);stroke-width:1}\
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;margin:.2em 0;font-size:.85rem}.legend i{display:inline-block;width:12px;height:12px;margin-right:5px;vertical-align:-1px}\
 .scroll{overflow-x:auto;margin:.6em 0}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.9rem}caption{text-align:left;padding:0 0 6px}\
-th,td{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}th{font-weight:600}tr.own td,td b{font-weight:600}\
+th,td{padding:5px 10px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left;white-space:normal;min-width:8em}th{font-weight:600}tr.own td,td b{font-weight:600}\
 .card{background:var(--soft);border-radius:8px;padding:12px 16px;margin:12px 0}.card h3{margin:.1em 0}.numbers{display:flex;flex-wrap:wrap;gap:12px 36px;margin:1em 0}.numbers div{min-width:120px}.numbers b{display:block;font-size:1.5rem;line-height:1.2}";
 
 /// The whole report as one self-contained page: no script, no font, no picture from outside.
@@ -96,7 +96,7 @@ fn headline(html: &mut String, facts: &ReportFacts) {
     });
     _ = write!(
         html,
-        "<p class=\"lead\">Shown one who left and one who stayed, it gives the leaver the higher risk {} times in 100.{against} When it says 30 %, it is off by {} on average.</p><div class=\"numbers\">",
+        "<p class=\"lead\">Shown one who left and one who stayed, it gives the leaver the higher risk {} times in 100.{against} Its probabilities are off by {} on average.</p><div class=\"numbers\">",
         own.roc_auc.map_or_else(|| "–".to_owned(), |auc| format!("{:.0}", auc * 100.0)),
         percent(own.ece)
     );
@@ -376,7 +376,7 @@ fn explained_user(html: &mut String, user: &ExplainedUser) {
     };
     _ = write!(
         html,
-        "<div class=\"card\"><h3>User {} – {}</h3><p>Risk {}, chance of a purchase {}; {outcome}. Last active {:.0} days before the cutoff, {} purchases so far, {} at stake.</p>{}",
+        "<div class=\"card\"><h3>User {} – {}</h3><p>Risk {}, chance of a purchase {}; {outcome}. Last active {:.0} days before the cutoff, {} bought lines so far, {} at stake.</p>{}",
         escape(&user.user_id),
         user.taken_as,
         percent(user.probabilities[0]),
@@ -391,8 +391,8 @@ fn explained_user(html: &mut String, user: &ExplainedUser) {
             .factors
             .iter()
             .map(|factor| {
-                let value = factor.value.map_or_else(|| "missing".to_owned(), |value| format!("{value:.1}"));
-                (format!("{} = {value}", factor.name), factor.effect, format!("{:+.2}", factor.effect))
+                let value = factor.value.map_or_else(|| "missing".to_owned(), |value| format!("at {value:.1}"));
+                (factor.name.clone(), factor.effect, format!("{:+.2} {value}", factor.effect))
             })
             .collect();
         _ = write!(

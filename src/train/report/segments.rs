@@ -19,9 +19,9 @@ pub(super) fn rows(users: &[ReportUser], head: usize, threshold: f64, rounds: us
         Some(if user.known_days < NEW_DAYS {
             "new (known less than 60 days)".to_owned()
         } else if user.purchase_count >= heavy {
-            format!("heavy ({heavy} purchases or more)")
+            format!("heavy ({heavy} bought lines or more)")
         } else {
-            format!("regular (fewer than {heavy} purchases)")
+            format!("regular (fewer than {heavy} bought lines)")
         })
     };
     let category = |user: &ReportUser| user.category.clone();
