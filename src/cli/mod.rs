@@ -1,6 +1,7 @@
 //! The command line: what each command takes, what it prints and how it exits.
 
 mod check;
+mod circles;
 mod demo;
 mod evaluate;
 mod generate;
@@ -69,6 +70,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Train before a moment, predict after it, and compare with baselines
     Evaluate(evaluate::EvaluateArgs),
+    /// Find circles of users who choose alike, and whether leaving runs in them
+    Circles(circles::CirclesArgs),
     /// Train a model bundle on event files
     Train(train::TrainArgs),
     /// List and verify snapshots
@@ -162,6 +165,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Tail(args) => tail::run(&cli.global, &args),
         Command::Generate(args) => generate::run(&args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Circles(args) => circles::run(args),
         Command::Train(args) => train::run(args),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),

@@ -3,6 +3,7 @@
 mod adamw;
 pub mod bgnbd;
 pub mod bundle;
+pub mod circles;
 pub mod corpus;
 pub mod dataset;
 pub mod evaluate;
