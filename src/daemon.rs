@@ -9,5 +9,6 @@ pub mod pool;
 pub mod signals;
 mod supervisor;
 pub mod threads;
+pub mod upkeep;
 
 pub use supervisor::run_blocking;

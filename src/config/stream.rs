@@ -36,6 +36,9 @@ pub struct EmbeddedConfig {
     /// Records kept at least in `churn-alerts`, `recommendations` and `dead-letters`, each partition. `scores` keeps the newest of
     /// every user instead.
     pub retain_output_records: u64,
+    /// Newest records kept at least in each input topic and partition; older ones go once the oldest kept full snapshot covers
+    /// them. Must not be below `embedded.recent_id_capacity`, whose ids are read from them after a restart.
+    pub retain_input_records: u64,
     /// Records written to a partition of `scores` before superseded ones are dropped, at least.
     pub compact_after_records: u64,
     /// Bytes of block cache.
@@ -49,6 +52,7 @@ impl Default for EmbeddedConfig {
             partitions: 4,
             recent_id_capacity: 200_000,
             retain_output_records: 1_000_000,
+            retain_input_records: 1_000_000,
             compact_after_records: 200_000,
             cache_bytes: 32 * 1024 * 1024,
         }

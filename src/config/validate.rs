@@ -218,6 +218,12 @@ fn embedded(config: &Config, report: &mut Report) {
         config.embedded.recent_id_capacity,
     );
     report.require(
+        config.embedded.retain_input_records >= config.embedded.recent_id_capacity as u64,
+        "embedded.retain_input_records",
+        format!("must not be below `embedded.recent_id_capacity` ({})", config.embedded.recent_id_capacity),
+        config.embedded.retain_input_records,
+    );
+    report.require(
         !config.embedded.path.as_os_str().is_empty(),
         "embedded.path",
         "must not be empty",
@@ -500,6 +506,11 @@ mod tests {
     #[test]
     fn more_threads_than_partitions() {
         check(|config| config.stream.threads = 5, &["embedded.partitions"]);
+    }
+
+    #[test]
+    fn ids_are_read_from_inputs_that_stay() {
+        check(|config| config.embedded.retain_input_records = 10, &["embedded.retain_input_records"]);
     }
 
     #[test]

@@ -79,6 +79,7 @@ pub fn embedded(config: &Config) -> EmbeddedParams {
         partition_count: embedded.partitions,
         recent_id_capacity: embedded.recent_id_capacity,
         retain_output_records: embedded.retain_output_records,
+        retain_input_records: embedded.retain_input_records,
         compact_after_records: embedded.compact_after_records,
         cache_bytes: embedded.cache_bytes,
     }

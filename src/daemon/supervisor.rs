@@ -21,10 +21,11 @@ use tracing::{error, info, warn};
 
 use super::{
     champion,
-    engine::{Engine, EngineParts},
+    engine::{self, Engine, EngineParts},
     params, pool,
     pool::Scoring,
     signals::Shutdown,
+    upkeep::{self, Upkeep},
 };
 use crate::{
     api::{ApiLimits, ApiState, Ingest, serve},
@@ -39,8 +40,6 @@ use crate::{
 const RUNTIME_THREADS: usize = 2;
 /// Between two looks at what changes slowly.
 const TICK: Duration = Duration::from_secs(1);
-/// Between two sweeps of the embedded log's outputs.
-const MAINTENANCE: Duration = Duration::from_mins(1);
 /// Ticks between two measurements of the graphs' memory: it walks all users.
 const MEMORY_TICKS: u64 = 60;
 
@@ -89,7 +88,8 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
         tasks.spawn(async move { serve(listener, state, stop).await.context("the HTTP server failed") });
     }
     if let Some(log) = embedded {
-        tasks.spawn(maintain(log, tasks_stop.clone()));
+        let snapshots = config.snapshot.enabled.then(|| engine::snapshots(&config, &clock)).transpose()?;
+        tasks.spawn(upkeep::run(Upkeep::new(log, snapshots), tasks_stop.clone()));
     }
     if let Some(pool) = &scoring.pool {
         tasks.spawn(champion::follow(config.clone(), Arc::clone(pool), tasks_stop.clone()));
@@ -192,23 +192,6 @@ fn api_state(
             max_events: config.http.max_events,
         },
     })
-}
-
-/// Drops superseded scores and outputs beyond their bound from the embedded log (LIM-1). A failure is told and tried again.
-async fn maintain(log: Arc<EmbeddedLog>, stop: CancellationToken) -> anyhow::Result<()> {
-    let mut ticks = interval(MAINTENANCE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = ticks.tick() => {}
-        }
-        let log = Arc::clone(&log);
-        let kept = tokio::task::spawn_blocking(move || log.maintain_blocking()).await;
-        if let Err(error) = kept.context("the maintenance of the embedded log died")? {
-            warn!(%error, "the embedded log could not be tidied");
-        }
-    }
 }
 
 /// Keeps the slow gauges up to date.

@@ -73,7 +73,7 @@ impl Snapshots {
         Ok(verified)
     }
 
-    fn verify_file_blocking(&self, manifest: &Manifest, file: &FileEntry) -> Result<(), SnapshotError> {
+    pub(super) fn verify_file_blocking(&self, manifest: &Manifest, file: &FileEntry) -> Result<(), SnapshotError> {
         let bytes = self.fetch_blocking(manifest, file)?;
         let path = manifest.file_path(file);
         let rows = match file.content {

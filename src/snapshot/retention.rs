@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::{Listed, Manifest, SnapshotError, SnapshotId, SnapshotKind, Snapshots};
-use crate::event::{DAY_MS, PartitionId};
+use super::{Listed, Manifest, SnapshotError, SnapshotId, SnapshotKind, Snapshots, StoredParams};
+use crate::event::{DAY_MS, PartitionId, Positions, View};
 
 /// What to keep of each partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,35 @@ impl Retention {
 }
 
 impl Snapshots {
+    /// Says up to where the input log of `partition` is covered: no restore from a kept snapshot, and no replay to a position
+    /// that a kept snapshot lies before, reads below these offsets. `None` while that is not above `trimmed`, or while
+    /// fewer bases are usable than [`Retention::keep_bases`] asks for.
+    ///
+    /// The base it rests on is read and checked first: a log is never cut on the word of a damaged snapshot.
+    pub fn covered_blocking(
+        &self,
+        partition: PartitionId,
+        trimmed: &Positions,
+    ) -> Result<Option<Positions>, SnapshotError> {
+        let ours = StoredParams::from(&self.options.graph_params);
+        let listed = self.list_blocking(Some(partition))?;
+        let bases = listed.into_iter().filter_map(|listed| listed.manifest.ok());
+        let bases: Vec<Manifest> = bases.filter(|manifest| manifest.kind == SnapshotKind::Base).collect();
+        let usable = bases.iter().filter(|base| base.graph_params == ours).count();
+        // Ids rise with time, so the first is the oldest; one with other parameters only makes the answer more careful.
+        let Some(oldest) = bases.first().filter(|_| usable >= self.options.retention.keep_bases.max(1)) else {
+            return Ok(None);
+        };
+        let covered = bases.iter().map(Manifest::next_offsets).fold(oldest.next_offsets(), least);
+        if covered.at_or_before(trimmed) {
+            return Ok(None);
+        }
+        for file in &oldest.files {
+            self.verify_file_blocking(oldest, file)?;
+        }
+        Ok(Some(covered))
+    }
+
     /// Deletes the snapshots of `partition` that the retention does not keep, and files that no manifest names and that
     /// are older than the newest snapshot (an interrupted write left them). Returns how many snapshots went.
     ///
@@ -84,6 +113,11 @@ impl Snapshots {
         }
         Ok(deleted)
     }
+}
+
+/// The lower of two offsets in every topic.
+fn least(left: Positions, right: Positions) -> Positions {
+    Positions(View::ALL.map(|view| left.get(view).min(right.get(view))))
 }
 
 /// The snapshot whose folder `path` lies in.

@@ -15,12 +15,20 @@ use crate::{
 };
 
 impl EmbeddedLog {
-    /// Drops input records below `positions` by whole chunks. Only what a kept snapshot covers may be dropped.
-    pub fn trim_inputs(&self, partition: PartitionId, positions: &Positions) -> Result<(), EmbeddedError> {
+    /// Drops input records below `covered` by whole chunks: what the kept snapshots cover. Never what is not committed yet,
+    /// nor the newest [`retain_input_records`](super::EmbeddedParams::retain_input_records). Returns how many records went.
+    pub fn trim_inputs(&self, partition: PartitionId, covered: &Positions) -> Result<u64, EmbeddedError> {
+        let committed = self.committed(partition)?;
+        let (earliest, ends) = (self.earliest(partition), self.ends(partition));
         for view in View::ALL {
-            self.trim(Topic::Input(view), partition, positions.get(view))?;
+            let retained = ends.get(view).0.saturating_sub_unsigned(self.params.retain_input_records);
+            let below = covered.get(view).min(committed.get(view)).min(Offset(retained));
+            if below > earliest.get(view) {
+                self.trim(Topic::Input(view), partition, below)?;
+            }
         }
-        Ok(())
+        let now = self.earliest(partition);
+        Ok(View::ALL.map(|view| now.get(view).0.abs_diff(earliest.get(view).0)).iter().sum())
     }
 
     /// Drops what is due to be dropped: superseded scores, and outputs beyond

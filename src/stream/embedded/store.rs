@@ -39,6 +39,9 @@ pub struct EmbeddedParams {
     /// Records kept at least in `churn-alerts`, `recommendations` and `dead-letters`, each partition; older ones are
     /// dropped by whole chunks. `scores` keeps the newest record of every user instead.
     pub retain_output_records: u64,
+    /// Newest records kept at least in each input topic and partition, whatever snapshots cover. Not below
+    /// [`recent_id_capacity`](Self::recent_id_capacity), whose ids are read from them after a restart.
+    pub retain_input_records: u64,
     /// Records of `scores` written to a partition before superseded ones are dropped, at least; also at least twice the
     /// number of users found at the last time, so that the work stays proportional to what is written.
     pub compact_after_records: u64,
@@ -54,6 +57,7 @@ impl EmbeddedParams {
             partition_count: 4,
             recent_id_capacity: 200_000,
             retain_output_records: 1_000_000,
+            retain_input_records: 1_000_000,
             compact_after_records: 200_000,
             cache_bytes: 32 << 20,
         }

@@ -212,15 +212,34 @@ fn maintenance_keeps_the_newest_score_of_every_user() {
 #[test]
 fn inputs_below_a_snapshot_can_be_dropped() {
     let folder = tempfile::tempdir().unwrap();
-    let log = open(folder.path(), 1).unwrap();
+    let params = EmbeddedParams { partition_count: 1, retain_input_records: 0, ..EmbeddedParams::at(folder.path()) };
+    let log = EmbeddedLog::open(params, Arc::new(ManualClock::at(0))).unwrap();
     for id in 1..=5 {
         log.append_blocking(&[record(View::Click, "x", id)]).unwrap();
     }
-    log.trim_inputs(P0, &Positions([Offset(3), Offset(0), Offset(0)])).unwrap();
-    assert_eq!(log.earliest(P0).get(View::Click), Offset(3));
+    let covered = Positions([Offset(4), Offset(0), Offset(0)]);
+    // Nothing is committed: whatever a snapshot says, all of it is still needed.
+    assert_eq!(log.trim_inputs(P0, &covered).unwrap(), 0);
     let mut consumer = started(&log);
+    consumer.commit_blocking(&commit(Vec::new(), 3)).unwrap();
+    assert_eq!(log.trim_inputs(P0, &covered).unwrap(), 3);
+    assert_eq!(log.earliest(P0).get(View::Click), Offset(3));
     let offsets: Vec<i64> = poll(&mut consumer, &LIMITS).into_iter().map(|(_, offset, _)| offset).collect();
     assert_eq!(offsets, [3, 4]);
+}
+
+#[test]
+fn the_newest_inputs_stay_whatever_snapshots_cover() {
+    let folder = tempfile::tempdir().unwrap();
+    let params = EmbeddedParams { partition_count: 1, retain_input_records: 3, ..EmbeddedParams::at(folder.path()) };
+    let log = EmbeddedLog::open(params, Arc::new(ManualClock::at(0))).unwrap();
+    for id in 1..=5 {
+        log.append_blocking(&[record(View::Click, "x", id)]).unwrap();
+    }
+    let mut consumer = started(&log);
+    consumer.commit_blocking(&commit(Vec::new(), 5)).unwrap();
+    assert_eq!(log.trim_inputs(P0, &Positions([Offset(5), Offset(0), Offset(0)])).unwrap(), 2);
+    assert_eq!(log.earliest(P0).get(View::Click), Offset(2));
 }
 
 const CHILD_FOLDER: &str = "UNDERCURRENT_TEST_EMBEDDED_FOLDER";
