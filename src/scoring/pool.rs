@@ -6,6 +6,7 @@
 use std::{
     num::NonZeroUsize,
     ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -288,6 +289,10 @@ impl Deadline {
     }
 }
 
+fn panicked(index: usize, panic: &str) -> ScoreError {
+    ScoreError::User { index, message: format!("a worker panicked: {panic}") }
+}
+
 /// One thread's device and the forward pass it owns.
 struct Worker {
     device: Device,
@@ -313,21 +318,61 @@ impl Worker {
         let started = Instant::now();
         match &work.task {
             Task::Score { requests, first } => {
-                let scores =
-                    self.forward(&work.served).and_then(|forward| work.served.score(forward, requests, *first));
+                let scores = self.score(&work.served, requests, *first);
                 let counted = if scores.is_ok() { SCORING_USERS } else { SCORING_FAILURES };
                 counter!(counted).increment(requests.len() as u64);
                 histogram!(SCORING_BATCH_SECONDS).record(started.elapsed().as_secs_f64());
                 Answer::Scores(scores)
             }
             Task::Explain { request, limit } => {
-                let reasons = self.forward(&work.served).and_then(|forward| {
-                    let user = work.served.encode(&work.served.expand(&request.graph), request.as_of_ms);
-                    explain::reasons(&work.served, forward, &user, *limit)
+                let served = &work.served;
+                let reasons = self.guarded(|worker| {
+                    let forward = worker.forward(served)?;
+                    let user = served.encode(&served.expand(&request.graph), request.as_of_ms);
+                    explain::reasons(served, forward, &user, *limit)
                 });
-                Answer::Reasons(reasons)
+                Answer::Reasons(reasons.unwrap_or_else(|panic| Err(panicked(0, &panic))))
             }
         }
+    }
+
+    /// Scores a batch. When that panics, the users are scored one by one to find the one at fault, so that only its records
+    /// are given up.
+    fn score(
+        &mut self,
+        served: &Arc<Served>,
+        requests: &[ScoreRequest<UserGraph>],
+        first: usize,
+    ) -> Result<Vec<Scored>, ScoreError> {
+        let mut part = |range: Range<usize>| {
+            self.guarded(|worker| served.score(worker.forward(served)?, &requests[range.clone()], first + range.start))
+        };
+        let panic = match part(0..requests.len()) {
+            Ok(outcome) => return outcome,
+            Err(panic) => panic,
+        };
+        for place in 0..requests.len() {
+            if let Err(panic) = part(place..place + 1) {
+                return Err(panicked(first + place, &panic));
+            }
+        }
+        Err(failed(
+            &served.info.version,
+            &format_args!("a worker panicked on a batch and on none of its users: {panic}"),
+        ))
+    }
+
+    /// Does `work`; a panic is answered with its words. Nobody knows what it left of the forward pass, so the next work
+    /// builds one anew.
+    fn guarded<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, ScoreError>,
+    ) -> Result<Result<T, ScoreError>, String> {
+        catch_unwind(AssertUnwindSafe(|| work(self))).map_err(|panic| {
+            self.own = None;
+            let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            text.unwrap_or("without words").to_owned()
+        })
     }
 
     /// The forward pass for `served`, built anew when the bundle was swapped.

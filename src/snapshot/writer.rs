@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Manifest, SnapshotKind, SnapshotRequest, Snapshots};
 use crate::{event::PartitionId, metrics as names};
@@ -40,9 +40,18 @@ pub struct WriterStatus {
 #[derive(Debug)]
 pub struct SnapshotWriter {
     /// Closed by [`finish_blocking`](Self::finish_blocking), which ends the thread. Locked for a `try_send`.
-    queue: Mutex<Option<SyncSender<SnapshotRequest>>>,
+    queue: Mutex<Option<Queue>>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where requests go.
+#[derive(Debug)]
+enum Queue {
+    /// To the writer's thread.
+    Thread(SyncSender<SnapshotRequest>),
+    /// Nowhere: they are written by the caller.
+    Inline,
 }
 
 #[derive(Debug)]
@@ -64,15 +73,18 @@ struct Chain {
 impl SnapshotWriter {
     /// Starts the thread. At most `queue_capacity` snapshots wait, one of each partition: their `Arc`s hold memory.
     pub fn start(snapshots: Snapshots, queue_capacity: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            snapshots,
-            chains: Mutex::default(),
-            status: watch::Sender::new(WriterStatus::default()),
-        });
+        let shared = Arc::new(Shared::new(snapshots));
         let (queue, requests) = sync_channel(queue_capacity);
         let for_thread = Arc::clone(&shared);
         let thread = Builder::new().name("snapshot-writer".to_owned()).spawn(move || for_thread.run(&requests))?;
-        Ok(Self { queue: Mutex::new(Some(queue)), shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue: Mutex::new(Some(Queue::Thread(queue))), shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Writes each snapshot inside [`submit`](Self::submit), on the caller's thread: for simulation, where the order of all
+    /// that happens is the point.
+    pub fn inline(snapshots: Snapshots) -> Self {
+        let shared = Arc::new(Shared::new(snapshots));
+        Self { queue: Mutex::new(Some(Queue::Inline)), shared, thread: Mutex::new(None) }
     }
 
     /// What may be [submitted](Self::submit) for `partition` now; `None` while its last one is still being written.
@@ -94,6 +106,13 @@ impl SnapshotWriter {
         let queue = lock(&self.queue);
         let Some(queue) = queue.as_ref() else { return Err(Box::new(request)) };
         self.shared.chains().entry(partition).or_default().in_flight = true;
+        let queue = match queue {
+            Queue::Thread(queue) => queue,
+            Queue::Inline => {
+                self.shared.write(request);
+                return Ok(());
+            }
+        };
         match queue.try_send(request) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(request) | TrySendError::Disconnected(request)) => {
@@ -140,33 +159,49 @@ impl Drop for SnapshotWriter {
 }
 
 impl Shared {
+    fn new(snapshots: Snapshots) -> Self {
+        Self { snapshots, chains: Mutex::default(), status: watch::Sender::new(WriterStatus::default()) }
+    }
+
     fn chains(&self) -> MutexGuard<'_, HashMap<PartitionId, Chain>> {
         lock(&self.chains)
     }
 
     fn run(&self, requests: &Receiver<SnapshotRequest>) {
         for request in requests {
-            let partition = request.partition;
-            let previous = self.chains().get(&partition).and_then(|chain| chain.newest.clone());
-            let started_ms = self.snapshots.clock.now_ms();
-            match self.snapshots.write_blocking(request, previous.as_deref()) {
-                Ok(manifest) => self.wrote(manifest, started_ms),
-                Err(error) => {
-                    metrics::counter!(names::SNAPSHOT_FAILURES).increment(1);
-                    warn!(%partition, %error, "snapshot failed; the next one will be a base");
-                    // The users it held are in no file: only a base is complete again.
-                    self.chains().remove(&partition);
-                    self.status.send_modify(|status| {
-                        status.failed_count += 1;
-                        status.last_error = Some(error.to_string());
-                    });
-                }
+            self.write(request);
+        }
+    }
+
+    fn write(&self, request: SnapshotRequest) {
+        let partition = request.partition;
+        let previous = self.chains().get(&partition).and_then(|chain| chain.newest.clone());
+        let started_ms = self.snapshots.clock.now_ms();
+        match self.snapshots.write_blocking(request, previous.as_deref()) {
+            Ok(manifest) => self.wrote(manifest, started_ms),
+            Err(error) => {
+                metrics::counter!(names::SNAPSHOT_FAILURES).increment(1);
+                Self::show_failing(partition, true);
+                error!(%partition, %error, "no snapshot can be written; the one before stays, and the next one will be a base");
+                // The users it held are in no file: only a base is complete again.
+                self.chains().remove(&partition);
+                self.status.send_modify(|status| {
+                    status.failed_count += 1;
+                    status.last_error = Some(error.to_string());
+                });
             }
         }
     }
 
+    /// The gauge that an alarm stands on: the log must keep what the last snapshot does not have.
+    fn show_failing(partition: PartitionId, is_failing: bool) {
+        let failing = if is_failing { 1.0 } else { 0.0 };
+        metrics::gauge!(names::SNAPSHOT_FAILING, "partition" => partition.to_string()).set(failing);
+    }
+
     fn wrote(&self, manifest: Manifest, started_ms: i64) {
         let partition = manifest.partition();
+        Self::show_failing(partition, false);
         let kind = match manifest.kind {
             SnapshotKind::Base => "base",
             SnapshotKind::Delta => "delta",

@@ -7,6 +7,7 @@ use tracing::debug;
 use super::{
     Commit, OutputRecord, Sink, Source, Step, StreamError, StreamThread, TimeMode,
     fold::{FoldContext, Folded},
+    guard::{self, Guard},
     outputs::{DeadLetters, Decided, DecisionContext, OutputNames, Refusal},
     report::{BatchReport, Stopwatch},
     score::score_all_blocking,
@@ -69,12 +70,19 @@ impl<L: Source + Sink> StreamThread<L> {
         let positions =
             work.iter().map(|(&partition, work)| (partition, work.write_set.progress().next_offsets)).collect();
         let commit = Commit { outputs, positions };
-        if let Err(error) = self.with_retries(|log| log.commit_blocking(&commit))? {
+        if guard::holds(Guard::PublishAfterCommit)
+            && let Err(error) = self.with_retries(|log| log.commit_blocking(&commit))?
+        {
             self.drop_batch(work);
             return self.go_on_after(error);
         }
         watch.lap("commit");
         self.publish(work, &commit, &targets, &requests, decided);
+        if !guard::holds(Guard::PublishAfterCommit)
+            && let Err(error) = self.with_retries(|log| log.commit_blocking(&commit))?
+        {
+            return self.go_on_after(error);
+        }
         watch.lap("publish");
         self.report(&report);
         Ok(Step::Committed)
@@ -206,7 +214,9 @@ impl<L: Source + Sink> StreamThread<L> {
         for (partition, work) in work {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
             for (user, due_ms) in work.due {
-                owned.timers.schedule(&user, due_ms);
+                if guard::holds(Guard::TimersGivenBack) {
+                    owned.timers.schedule(&user, due_ms);
+                }
             }
             owned.are_scores_stale |= work.record_count == 0;
         }

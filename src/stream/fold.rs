@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Record, RecordBatch};
+use super::{
+    Record, RecordBatch,
+    guard::{self, Guard},
+};
 use crate::{
     event::{CleaningCounts, Decoder, RawRecord, Reason, Reject, UserId},
     graph::{FoldOutcome, GraphParams, PartitionState, UserGraph, WriteSet},
@@ -36,7 +39,7 @@ impl FoldContext<'_> {
         counts: &mut CleaningCounts,
     ) -> Folded {
         let (view, offset) = (record.origin.view, record.origin.offset);
-        if write_set.progress().has_folded(view, offset) {
+        if write_set.progress().has_folded(view, offset) && guard::holds(Guard::FoldOnce) {
             return Folded::Before;
         }
         let raw = RawRecord { key: record.key, payload: record.payload, timestamp_ms: record.timestamp_ms };

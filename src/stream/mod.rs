@@ -7,6 +7,7 @@
 mod batch;
 pub mod embedded;
 mod fold;
+mod guard;
 pub mod kafka;
 mod log;
 pub mod memory;
@@ -22,6 +23,8 @@ mod status;
 mod thread;
 mod timers;
 
+#[doc(hidden)]
+pub use guard::{Guard, break_on_this_thread};
 pub use log::{
     BatchLimits, Commit, Disposition, INPUT_VIEWS, LogError, OutputRecord, OutputTopic, Polled, Record, RecordBatch,
     Sink, Source, next_after,

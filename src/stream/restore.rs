@@ -6,7 +6,10 @@
 use tracing::error;
 
 use super::{
-    GapPolicy, PartitionHandle, Sink, SnapshotStore, Source, StreamError, StreamParams, fold::FoldContext, outputs,
+    GapPolicy, PartitionHandle, Sink, SnapshotStore, Source, StreamError, StreamParams,
+    fold::FoldContext,
+    guard::{self, Guard},
+    outputs,
     timers::DueTimers,
 };
 use crate::{
@@ -122,6 +125,9 @@ fn after_gap<L: Source>(
 /// Schedules every user: at the next due instant after its last score, or at once when it has none.
 fn timers_of(state: &PartitionState, scores: &ScoreBook) -> DueTimers {
     let mut timers = DueTimers::default();
+    if !guard::holds(Guard::TimersRestored) {
+        return timers;
+    }
     state.graphs.for_each(|user, graph| {
         let due_ms = match scores.get(user.as_str()) {
             Some(score) => due::next_due_ms(graph, score.as_of_ms),

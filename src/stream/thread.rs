@@ -17,6 +17,7 @@ use super::{
     BatchLimits, Disposition, LogError, PartitionHandle, Partitions, Phase, Polled, RecordBatch, Sink, SnapshotStore,
     Source, StreamError, StreamParams, StreamStatus,
     fold::FoldContext,
+    guard::{self, Guard},
     report::{self, Stopwatch},
     restore::{read_scores_blocking, restore_blocking},
     timers::DueTimers,
@@ -282,7 +283,8 @@ impl<L: Source + Sink> StreamThread<L> {
     fn restored_blocking(&mut self, partition: PartitionId) -> Result<(Owned, Positions), StreamError> {
         let committed = self.parts.log.committed_blocking(partition)?;
         if let Some(mut parked) = self.parked.remove(&partition) {
-            if parked.handle.state.progress().next_offsets == committed {
+            let stands_there = parked.handle.state.progress().next_offsets == committed;
+            if stands_there || !guard::holds(Guard::ParkedAtCommitted) {
                 return match self.take_over_blocking(&mut parked, committed) {
                     Ok(()) => Ok((parked, committed)),
                     Err(error) => {
@@ -324,7 +326,7 @@ impl<L: Source + Sink> StreamThread<L> {
 
     /// Goes on with a state that stands at the committed positions.
     fn take_over_blocking(&mut self, parked: &mut Owned, committed: Positions) -> Result<(), StreamError> {
-        if parked.are_scores_stale {
+        if parked.are_scores_stale && guard::holds(Guard::ParkedScoresReadAgain) {
             let (timers, _) = read_scores_blocking(&mut self.parts.log, &parked.handle)?;
             parked.timers = timers;
             parked.are_scores_stale = false;

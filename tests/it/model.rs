@@ -267,6 +267,23 @@ fn numbers_that_are_not_finite_never_leave() {
     assert!(matches!(error, ScoreError::User { index: 0, .. }), "{error}");
 }
 
+/// Subtracting the newest event from this moment overflows, which panics where debug assertions are on.
+#[cfg(debug_assertions)]
+#[test]
+fn a_worker_that_panics_on_one_user_names_it_and_goes_on_with_the_others() {
+    let pool = pool(bundle(1), 2);
+    let healthy = requests(40);
+    let expected = pool.score_blocking(&healthy).unwrap();
+    let mut requests = healthy.clone();
+    requests[23].as_of_ms = i64::MIN;
+    for _ in 0..3 {
+        let error = pool.score_blocking(&requests).unwrap_err();
+        assert!(matches!(&error, ScoreError::User { index: 23, message } if message.contains("panicked")), "{error}");
+    }
+    assert!(pool.explain_blocking(&requests[23], 3).is_err());
+    assert_eq!(pool.score_blocking(&healthy).unwrap(), expected);
+}
+
 #[test]
 fn a_swap_falls_between_requests() {
     let (first, second) = (bundle(1), bundle(2));

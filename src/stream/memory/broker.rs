@@ -27,13 +27,36 @@ pub(super) struct BrokerState {
     committed: BTreeMap<PartitionId, Positions>,
     next_sequence: u64,
     next_transaction: u64,
-    open: BTreeMap<u64, String>,
+    open: BTreeMap<u64, OpenTransaction>,
     aborted: BTreeSet<u64>,
+    /// Ends of transactions that are still on their way, sent by members that died since.
+    late: Vec<(u64, BTreeMap<PartitionId, Positions>)>,
+    pub(super) broken: Option<BrokenRule>,
     pub(super) generation: u64,
     /// Epoch of every live member, by instance name.
     members: BTreeMap<String, u64>,
     /// The newest epoch of every instance that ever joined.
     epochs: BTreeMap<String, u64>,
+}
+
+/// A transaction that was begun and has not ended.
+struct OpenTransaction {
+    owner: String,
+    /// Partitions whose positions were sent in it: nobody else reads them until it ends.
+    pending: Vec<PartitionId>,
+}
+
+/// A rule of the broker that a test can break, to prove that it would notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokenRule {
+    /// Members that were fenced or thrown out commit on.
+    Fences,
+    /// Records of aborted transactions are delivered.
+    AbortedRecords,
+    /// Committed positions are read although a transaction with newer ones is open.
+    OpenTransactions,
+    /// The end of a transaction counts although it was aborted before.
+    LateEnds,
 }
 
 /// An output record as it was written.
@@ -74,6 +97,8 @@ impl MemoryBroker {
                 next_transaction: 0,
                 open: BTreeMap::new(),
                 aborted: BTreeSet::new(),
+                late: Vec::new(),
+                broken: None,
                 generation: 0,
                 members: BTreeMap::new(),
                 epochs: BTreeMap::new(),
@@ -114,6 +139,53 @@ impl MemoryBroker {
         let mut state = self.lock();
         let log = state.inputs.entry((partition, view)).or_default();
         log.earliest = log.earliest.max(index_of(earliest)).min(log.entries.len());
+    }
+
+    /// Makes the topic of `view` anew: empty, its offsets from 0. What was committed stays.
+    pub fn recreate(&self, view: View, partition: PartitionId) {
+        self.lock().inputs.remove(&(partition, view));
+    }
+
+    /// Breaks `rule` from now on.
+    pub fn break_rule(&self, rule: BrokenRule) {
+        self.lock().broken = Some(rule);
+    }
+
+    /// Delivers the ends of transactions whose members died after sending them ([`CrashLate`](super::Fault::CrashLate)).
+    /// One that was aborted meanwhile stays aborted.
+    pub fn deliver_late(&self) {
+        let mut state = self.lock();
+        for (transaction, positions) in std::mem::take(&mut state.late) {
+            if state.broken == Some(BrokenRule::LateEnds) && state.aborted.remove(&transaction) {
+                state.committed.extend(positions);
+            } else {
+                state.end(transaction, &positions);
+            }
+        }
+        drop(state);
+        self.arrived.notify_all();
+    }
+
+    /// Records of `topic` from place `from` on as a consumer gets them that reads committed records only: up to the first
+    /// open transaction, without aborted ones. Also the place to go on from.
+    pub fn read_committed(
+        &self,
+        topic: OutputTopic,
+        partition: PartitionId,
+        from: usize,
+    ) -> (Vec<OutputRecord>, usize) {
+        let state = self.lock();
+        let (mut records, mut next) = (Vec::new(), from);
+        for stored in state.outputs.get(&(topic, partition)).into_iter().flatten().skip(from) {
+            if state.open.contains_key(&stored.transaction) {
+                break;
+            }
+            next += 1;
+            if !state.aborted.contains(&stored.transaction) {
+                records.push(stored.record.clone());
+            }
+        }
+        (records, next)
     }
 
     /// Every record of a committed transaction in `topic` of `partition`, in order.
@@ -227,7 +299,14 @@ impl BrokerState {
     }
 
     pub(super) fn is_fenced(&self, instance: &str, epoch: u64) -> bool {
-        self.epochs.get(instance) != Some(&epoch)
+        self.broken != Some(BrokenRule::Fences) && self.epochs.get(instance) != Some(&epoch)
+    }
+
+    /// Whether the positions of `partition` may change by a transaction of another member that is still open.
+    pub(super) fn is_unstable(&self, partition: PartitionId, instance: &str) -> bool {
+        let mut open = self.open.values();
+        self.broken != Some(BrokenRule::OpenTransactions)
+            && open.any(|open| open.owner != instance && open.pending.contains(&partition))
     }
 
     pub(super) fn is_member(&self, instance: &str, epoch: u64) -> bool {
@@ -246,8 +325,18 @@ impl BrokerState {
         self.abort_transactions_of(instance);
         let transaction = self.next_transaction;
         self.next_transaction += 1;
-        self.open.insert(transaction, instance.to_owned());
+        self.open.insert(transaction, OpenTransaction { owner: instance.to_owned(), pending: Vec::new() });
         transaction
+    }
+
+    pub(super) fn send_positions<'a>(&mut self, transaction: u64, partitions: impl Iterator<Item = &'a PartitionId>) {
+        if let Some(open) = self.open.get_mut(&transaction) {
+            open.pending.extend(partitions);
+        }
+    }
+
+    pub(super) fn end_late(&mut self, transaction: u64, positions: &BTreeMap<PartitionId, Positions>) {
+        self.late.push((transaction, positions.clone()));
     }
 
     pub(super) fn send(&mut self, transaction: u64, record: &OutputRecord) {
@@ -269,7 +358,7 @@ impl BrokerState {
 
     fn abort_transactions_of(&mut self, instance: &str) {
         let dangling: Vec<u64> =
-            self.open.iter().filter(|(_, owner)| owner.as_str() == instance).map(|(id, _)| *id).collect();
+            self.open.iter().filter(|(_, open)| open.owner == instance).map(|(id, _)| *id).collect();
         for transaction in dangling {
             self.abort(transaction);
         }
@@ -313,7 +402,7 @@ impl BrokerState {
             if !go_on(batch, entry.sequence) {
                 break;
             }
-            if entry.visible {
+            if entry.visible || self.broken == Some(BrokenRule::AbortedRecords) {
                 let origin = Origin { view, partition, offset: offset_of(index) };
                 let key = entry.key.clone().map(|range| &log.arena[range]);
                 let payload = entry.payload.clone().map(|range| &log.arena[range]);

@@ -42,6 +42,9 @@ pub enum Fault {
     Crash,
     /// The process dies right after the step.
     CrashAfter,
+    /// The process dies after it asked for the end of a transaction, and the broker gets that late: at
+    /// [`deliver_late`](super::MemoryBroker::deliver_late). At any other step the same as [`Crash`](Self::Crash).
+    CrashLate,
 }
 
 /// Decides about faults and about how records are cut into batches. One plan belongs to one [`MemoryLog`](super::MemoryLog).

@@ -7,7 +7,7 @@
 mod broker;
 mod faults;
 
-pub use broker::{MemoryBroker, StoredOutput};
+pub use broker::{BrokenRule, MemoryBroker, StoredOutput};
 pub use faults::{Fault, FaultPlan, NoFaults, Step};
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -49,7 +49,7 @@ impl MemoryLog {
 
     fn check(&mut self, step: Step, action: &str) -> Result<Fault, LogError> {
         match self.faults.at(step) {
-            Fault::Crash => Err(crash(action)),
+            Fault::Crash | Fault::CrashLate => Err(crash(action)),
             Fault::Fail(disposition) => Err(failure(action, "injected failure", disposition)),
             other => Ok(other),
         }
@@ -64,12 +64,21 @@ impl MemoryLog {
         }
     }
 
+    /// Whether the group takes commits of this member: it is neither fenced nor of an older generation.
+    pub fn is_current(&self) -> bool {
+        let state = self.broker.lock();
+        !state.is_fenced(&self.instance, self.epoch)
+            && state.is_member(&self.instance, self.epoch)
+            && state.generation == self.generation
+    }
+
     fn check_membership(&self, action: &str) -> Result<(), LogError> {
         let state = self.broker.lock();
         if state.is_fenced(&self.instance, self.epoch) {
             return Err(failure(action, "fenced by a newer instance of the same name", Disposition::Fatal));
         }
-        if !state.is_member(&self.instance, self.epoch) || state.generation != self.generation {
+        let is_current = state.is_member(&self.instance, self.epoch) && state.generation == self.generation;
+        if !is_current && state.broken != Some(BrokenRule::Fences) {
             return Err(failure(action, "the group has moved to a newer generation", Disposition::Abort));
         }
         Ok(())
@@ -154,7 +163,11 @@ impl Source for MemoryLog {
     }
 
     fn committed_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
-        self.check_read(Step::Committed, "read committed positions")?;
+        let action = "read committed positions";
+        self.check_read(Step::Committed, action)?;
+        if self.broker.lock().is_unstable(partition, &self.instance) {
+            return Err(failure(action, "a transaction with newer ones is open", Disposition::Retry));
+        }
         Ok(self.broker.committed(partition))
     }
 
@@ -223,6 +236,7 @@ impl Sink for MemoryLog {
             let message = format!("partition {stranger} is not assigned to this member");
             return Err(failure("send positions", &message, Disposition::Abort));
         }
+        self.broker.lock().send_positions(transaction, commit.positions.keys());
         self.after(added, transaction, "send positions")?;
         self.end(transaction, commit)
     }
@@ -249,6 +263,10 @@ impl MemoryLog {
         for _ in 0..MAX_END_ATTEMPTS {
             match self.faults.at(Step::CommitEnd) {
                 Fault::Crash => return Err(crash(action)),
+                Fault::CrashLate => {
+                    self.broker.lock().end_late(transaction, &commit.positions);
+                    return Err(crash(action));
+                }
                 Fault::Fail(Disposition::Retry) => {}
                 Fault::Fail(disposition) => {
                     self.broker.lock().abort(transaction);

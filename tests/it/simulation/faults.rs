@@ -13,18 +13,16 @@ use undercurrent::stream::{
 };
 
 pub(super) struct SeededFaults {
-    pub(super) rng: Xoshiro256PlusPlus,
+    rng: Xoshiro256PlusPlus,
     /// Set at the end of a run, so that it can settle.
-    pub(super) quiet: Arc<AtomicBool>,
-    /// Whether batches are cut at random and topics read in any order.
-    pub(super) shuffles: bool,
+    quiet: Arc<AtomicBool>,
     /// Faults in a thousand steps.
-    pub(super) per_mille: u32,
+    per_mille: u32,
 }
 
 impl SeededFaults {
     pub(super) fn new(seed: u64, quiet: &Arc<AtomicBool>, per_mille: u32) -> Self {
-        Self { rng: Xoshiro256PlusPlus::seed_from_u64(seed), quiet: Arc::clone(quiet), shuffles: true, per_mille }
+        Self { rng: Xoshiro256PlusPlus::seed_from_u64(seed), quiet: Arc::clone(quiet), per_mille }
     }
 }
 
@@ -35,21 +33,22 @@ impl FaultPlan for SeededFaults {
         if self.quiet.load(Ordering::Relaxed) || !self.rng.random_ratio(per_mille, 1_000) {
             return Fault::None;
         }
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..11) {
             0..=1 => Fault::Crash,
             2..=3 => Fault::CrashAfter,
             4 => Fault::Fail(Disposition::Retry),
             5..=6 => Fault::FailAfter(Disposition::Retry),
             7..=8 => Fault::Fail(Disposition::Abort),
+            9 => Fault::CrashLate,
             _ => Fault::FailAfter(Disposition::Abort),
         }
     }
 
     fn next_log(&mut self, log_count: usize) -> Option<usize> {
-        (self.shuffles && log_count > 0).then(|| self.rng.random_range(0..log_count))
+        (log_count > 0).then(|| self.rng.random_range(0..log_count))
     }
 
     fn batch_records(&mut self, max_records: usize) -> usize {
-        if self.shuffles { self.rng.random_range(1..=max_records.min(12)) } else { max_records }
+        self.rng.random_range(1..=max_records.min(12))
     }
 }

@@ -5,27 +5,12 @@ use std::collections::BTreeMap;
 use undercurrent::{
     event::{Offset, PartitionId, Positions, View},
     stream::{
-        BatchLimits, Commit, LogError, Polled, RecordBatch, Sink, Source,
+        BatchLimits, Commit, LogError, OutputTopic, Polled, RecordBatch, Sink, Source,
         memory::{MemoryLog, is_crash},
     },
 };
 
-/// What is wrong with the log. Each is a bug that a log, or a loop that uses it wrongly, could have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Defect {
-    /// Nothing.
-    None,
-    /// Every tenth commit answers success and does nothing: the state is published without a commit.
-    CommitsNothing,
-    /// Outputs are committed first and positions after them, in a second transaction.
-    PositionsApart,
-    /// Every tenth commit writes its outputs and forgets its positions.
-    PositionsLost,
-    /// Reading begins one record too late after every restore.
-    LosesRecord,
-    /// The scores that a restore reads are missing.
-    ForgetsScores,
-}
+use super::defects::Defect;
 
 pub(super) struct SimLog {
     pub(super) inner: MemoryLog,
@@ -37,7 +22,11 @@ pub(super) struct SimLog {
 
 impl Source for SimLog {
     fn poll_blocking(&mut self, limits: &BatchLimits, batch: &mut RecordBatch) -> Result<Polled, LogError> {
-        self.inner.poll_blocking(limits, batch)
+        let polled = self.inner.poll_blocking(limits, batch)?;
+        if self.defect == Defect::DuplicateWindowOff {
+            rename_repeated(batch);
+        }
+        Ok(polled)
     }
 
     fn committed_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
@@ -73,6 +62,18 @@ impl Source for SimLog {
     }
 }
 
+/// Gives the ids of every other record in the batch another first letter: a record sent twice is then two events.
+fn rename_repeated(batch: &mut RecordBatch) {
+    let mut renamed = RecordBatch::default();
+    for record in batch.iter() {
+        let text = record.payload.and_then(|payload| std::str::from_utf8(payload).ok());
+        let text = text.filter(|_| record.origin.offset.0 % 2 == 1);
+        let payload = text.map(|text| text.replacen("\"event_id\":\"e", "\"event_id\":\"f", 1).into_bytes());
+        renamed.push(record.origin, record.timestamp_ms, record.key, payload.as_deref().or(record.payload));
+    }
+    *batch = renamed;
+}
+
 impl Sink for SimLog {
     fn commit_blocking(&mut self, commit: &Commit) -> Result<(), LogError> {
         self.commit_count += 1;
@@ -85,6 +86,15 @@ impl Sink for SimLog {
             Defect::PositionsApart => {
                 self.inner.commit_blocking(&Commit { outputs: commit.outputs.clone(), positions: BTreeMap::new() })?;
                 self.inner.commit_blocking(&Commit { outputs: Vec::new(), positions: commit.positions.clone() })
+            }
+            Defect::CommitsTwice if tenth => {
+                self.inner.commit_blocking(commit)?;
+                self.inner.commit_blocking(commit)
+            }
+            Defect::LosesDeadLetters if tenth => {
+                let mut outputs = commit.outputs.clone();
+                outputs.retain(|output| output.topic != OutputTopic::DeadLetters);
+                self.inner.commit_blocking(&Commit { outputs, positions: commit.positions.clone() })
             }
             _ => self.inner.commit_blocking(commit),
         }

@@ -4,62 +4,122 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use undercurrent::{
-    event::{Offset, PartitionId, Positions},
+    event::{Offset, PartitionId, Positions, View},
     stream::{OutputRecord, OutputTopic, memory::MemoryBroker},
 };
+
+/// Names of the input topics in view order.
+const TOPICS: [&str; View::COUNT] = ["clicks", "searches", "purchases"];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Score {
     pub(super) positions: Positions,
     pub(super) as_of_ms: i64,
-    /// Bits of both probabilities as they are written.
-    pub(super) bits: [u64; 2],
+    /// Both probabilities as they are written.
+    pub(super) probabilities: [f64; 2],
+}
+
+impl Score {
+    pub(super) fn bits(&self) -> [u64; 2] {
+        self.probabilities.map(f64::to_bits)
+    }
+
+    pub(super) fn of(record: &OutputRecord) -> Self {
+        let value = json(record);
+        let number = |name: &str| value[name].as_f64().unwrap_or_else(|| panic!("SCO-1: `{name}` of {value}"));
+        let positions = TOPICS.map(|topic| {
+            Offset(value["input_positions"][topic].as_i64().unwrap_or_else(|| panic!("`{topic}` of {value}")))
+        });
+        let scored_at = chrono::DateTime::parse_from_rfc3339(value["scored_at"].as_str().unwrap()).unwrap();
+        Self {
+            positions: Positions(positions),
+            as_of_ms: scored_at.timestamp_millis(),
+            probabilities: [number("churn_probability"), number("purchase_probability")],
+        }
+    }
+}
+
+/// Alert id and transition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Alert {
+    pub(super) id: String,
+    pub(super) transition: String,
+}
+
+impl Alert {
+    pub(super) fn of(record: &OutputRecord) -> Self {
+        let value = json(record);
+        let text = |name: &str| value[name].as_str().unwrap_or_else(|| panic!("`{name}` of {value}")).to_owned();
+        Self { id: text("alert_id"), transition: text("transition") }
+    }
+
+    /// The user's level after this alert, or `None` when it may not follow `level`.
+    pub(super) fn level_after(&self, level: u8) -> Option<u8> {
+        match (self.transition.as_str(), level) {
+            ("entered", 0) => Some(1),
+            ("escalated", 1) => Some(2),
+            ("recovered", 1 | 2) => Some(0),
+            _ => None,
+        }
+    }
+}
+
+/// Where a refused record stood, and why it was refused.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DeadLetter {
+    pub(super) view: usize,
+    pub(super) partition: PartitionId,
+    pub(super) offset: Offset,
+    pub(super) reason: String,
+}
+
+impl DeadLetter {
+    pub(super) fn of(record: &OutputRecord) -> Self {
+        let value = json(record);
+        let topic = value["topic"].as_str().unwrap();
+        Self {
+            view: TOPICS.iter().position(|known| *known == topic).unwrap(),
+            partition: PartitionId(i32::try_from(value["partition"].as_i64().unwrap()).unwrap()),
+            offset: Offset(value["offset"].as_i64().unwrap()),
+            reason: value["reason"].as_str().unwrap().to_owned(),
+        }
+    }
+}
+
+/// The user a record is of.
+pub(super) fn user_of(record: &OutputRecord) -> String {
+    String::from_utf8(record.key.clone()).unwrap()
 }
 
 /// Scores of every user, oldest first.
 pub(super) fn scores(broker: &MemoryBroker) -> BTreeMap<(PartitionId, String), Vec<Score>> {
     let mut scores: BTreeMap<_, Vec<Score>> = BTreeMap::new();
     for (partition, record) in records(broker, OutputTopic::Scores) {
-        let user = String::from_utf8(record.key.clone()).unwrap();
-        let value = json(&record);
-        let number = |name: &str| value[name].as_f64().unwrap_or_else(|| panic!("`{name}` of {value}")).to_bits();
-        let positions = ["clicks", "searches", "purchases"].map(|topic| {
-            Offset(value["input_positions"][topic].as_i64().unwrap_or_else(|| panic!("`{topic}` of {value}")))
-        });
-        let scored_at = chrono::DateTime::parse_from_rfc3339(value["scored_at"].as_str().unwrap()).unwrap();
-        scores.entry((partition, user)).or_default().push(Score {
-            positions: Positions(positions),
-            as_of_ms: scored_at.timestamp_millis(),
-            bits: [number("churn_probability"), number("purchase_probability")],
-        });
+        scores.entry((partition, user_of(&record))).or_default().push(Score::of(&record));
     }
     scores
 }
 
-/// Alert id and transition of every alert, by user, oldest first.
-pub(super) fn alerts(broker: &MemoryBroker) -> BTreeMap<String, Vec<(String, String)>> {
-    let mut alerts: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+/// Alerts of every user, oldest first.
+pub(super) fn alerts(broker: &MemoryBroker) -> BTreeMap<String, Vec<Alert>> {
+    let mut alerts: BTreeMap<String, Vec<Alert>> = BTreeMap::new();
     for (_, record) in records(broker, OutputTopic::ChurnAlerts) {
-        let user = String::from_utf8(record.key.clone()).unwrap();
-        let value = json(&record);
-        let text = |name: &str| value[name].as_str().unwrap_or_else(|| panic!("`{name}` of {value}")).to_owned();
-        alerts.entry(user).or_default().push((text("alert_id"), text("transition")));
+        alerts.entry(user_of(&record)).or_default().push(Alert::of(&record));
     }
     alerts
 }
 
-/// Origin and reason of every dead letter, in order of origin.
-pub(super) fn dead_letters(broker: &MemoryBroker) -> Vec<((String, i64, i64), String)> {
-    let mut letters: Vec<_> = records(broker, OutputTopic::DeadLetters)
-        .map(|(_, record)| {
-            let value = json(&record);
-            let topic = value["topic"].as_str().unwrap().to_owned();
-            let origin = (topic, value["partition"].as_i64().unwrap(), value["offset"].as_i64().unwrap());
-            (origin, value["reason"].as_str().unwrap().to_owned())
-        })
-        .collect();
+/// Dead letters in order of origin.
+pub(super) fn dead_letters(broker: &MemoryBroker) -> Vec<DeadLetter> {
+    let mut letters: Vec<_> =
+        records(broker, OutputTopic::DeadLetters).map(|(_, record)| DeadLetter::of(&record)).collect();
     letters.sort();
     letters
+}
+
+/// Everything that was written, byte for byte, each topic partition in its order.
+pub(super) fn everything(broker: &MemoryBroker) -> Vec<(PartitionId, OutputRecord)> {
+    OutputTopic::ALL.into_iter().flat_map(|topic| records(broker, topic)).collect()
 }
 
 fn records(broker: &MemoryBroker, topic: OutputTopic) -> impl Iterator<Item = (PartitionId, OutputRecord)> {

@@ -1,36 +1,84 @@
-//! Snapshots in memory, taken now and then, of which a restore sometimes gets an older one.
+//! The real Arrow snapshots on the simulated disk, written in the middle of a turn instead of by a thread; honest, or broken on
+//! purpose.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use rand::Rng;
-use rand_xoshiro::Xoshiro256PlusPlus;
 use undercurrent::{
-    event::{NameHash, PartitionId, Positions, UserId},
-    graph::{GraphStore, NameTable, PartitionState, Progress, UserGraph},
-    stream::{PartitionHandle, SnapshotStore},
+    clock::Clock,
+    event::{DAY_MS, Offset, PartitionId, Positions, UserId, View},
+    graph::{GraphParams, GraphStore, NameTable, PartitionState, Progress, UserGraph},
+    snapshot::{Retention, SnapshotOptions, SnapshotWriter, Snapshots, Storage},
+    stream::{ArrowSnapshots, PartitionHandle, SnapshotStore},
 };
 
-#[derive(Default)]
-pub(super) struct Shelf {
-    kept: Mutex<BTreeMap<PartitionId, Vec<Kept>>>,
-    pub(super) load_count: AtomicU64,
-}
-
-struct Kept {
-    progress: Progress,
-    users: Vec<(UserId, Arc<UserGraph>)>,
-    names: Vec<(NameHash, Arc<str>)>,
-}
+use super::defects::Defect;
 
 pub(super) struct SimSnapshots {
-    pub(super) shelf: Arc<Shelf>,
-    pub(super) rng: Xoshiro256PlusPlus,
+    inner: ArrowSnapshots,
+    defect: Defect,
+    load_count: Arc<AtomicU64>,
+}
+
+/// Small files, short chains and little kept, so that all of it happens within a hundred days.
+fn options(graph_params: &GraphParams) -> SnapshotOptions {
+    SnapshotOptions {
+        graph_params: graph_params.clone(),
+        part_users: 6,
+        read_threads: 1,
+        deltas_per_base: 3,
+        retention: Retention { keep_bases: 2, keep_spaced: 1, spacing_ms: 15 * DAY_MS },
+        ..SnapshotOptions::default()
+    }
+}
+
+impl SimSnapshots {
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        graph_params: &GraphParams,
+        clock: Arc<dyn Clock>,
+        interval_ms: i64,
+        defect: Defect,
+        load_count: &Arc<AtomicU64>,
+    ) -> Self {
+        let snapshots = Snapshots::new(storage, options(graph_params), Arc::clone(&clock));
+        let writer = Arc::new(SnapshotWriter::inline(snapshots.clone()));
+        Self {
+            inner: ArrowSnapshots::new(snapshots, writer, clock, interval_ms),
+            defect,
+            load_count: Arc::clone(load_count),
+        }
+    }
+
+    fn spoiled(&self, state: &PartitionState, committed: &Positions) -> PartitionState {
+        let mut progress = state.progress();
+        let mut users = state.graphs.to_vec();
+        users.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        match self.defect {
+            Defect::RestoresPastItsPosition => progress = moved_on(progress, committed),
+            Defect::TakesTornSnapshot => _ = users.pop(),
+            _ => {}
+        }
+        let (graphs, names) = (GraphStore::default(), NameTable::default());
+        for (user, graph) in users {
+            graphs.insert(user, graph);
+        }
+        for (name, text) in state.names.to_vec() {
+            names.insert(name, text);
+        }
+        PartitionState::restored(state.partition(), graphs, names, progress)
+    }
+}
+
+/// Three records further in every topic, as far as there are committed ones.
+fn moved_on(mut progress: Progress, committed: &Positions) -> Progress {
+    for view in View::ALL {
+        let next = progress.next_offsets.get(view).0 + 3;
+        progress.next_offsets.set(view, Offset(next).min(committed.get(view)));
+    }
+    progress
 }
 
 impl SnapshotStore for SimSnapshots {
@@ -39,56 +87,34 @@ impl SnapshotStore for SimSnapshots {
         partition: PartitionId,
         committed: &Positions,
     ) -> Result<Option<PartitionState>, String> {
-        let kept = self.shelf.kept.lock().unwrap();
-        let usable: Vec<&Kept> = kept
-            .get(&partition)
-            .into_iter()
-            .flatten()
-            .filter(|kept| kept.progress.next_offsets.at_or_before(committed))
-            .collect();
-        if usable.is_empty() || self.rng.random_ratio(1, 5) {
-            return Ok(None);
-        }
-        // The newest, or one before it when it is damaged.
-        let back = if self.rng.random_ratio(1, 3) { self.rng.random_range(0..usable.len()) } else { 0 };
-        let found = usable[usable.len() - 1 - back];
-        let (graphs, names) = (GraphStore::default(), NameTable::default());
-        for (user, graph) in &found.users {
-            graphs.insert(user.clone(), Arc::clone(graph));
-        }
-        for (name, text) in &found.names {
-            names.insert(*name, Arc::clone(text));
-        }
-        self.shelf.load_count.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(PartitionState::restored(partition, graphs, names, found.progress)))
+        let Some(state) = self.inner.load_blocking(partition, committed)? else { return Ok(None) };
+        self.load_count.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(self.spoiled(&state, committed)))
     }
 
-    fn replayed(&mut self, _: PartitionId, _: &[(UserId, Arc<UserGraph>)]) {}
+    fn replayed(&mut self, partition: PartitionId, changed: &[(UserId, Arc<UserGraph>)]) {
+        if self.defect != Defect::ForgetsReplayedUsers {
+            self.inner.replayed(partition, changed);
+        }
+    }
 
     fn published(&mut self, handle: &Arc<PartitionHandle>, changed: &[(UserId, Arc<UserGraph>)]) {
         for (user, graph) in changed {
-            assert!(
-                Arc::ptr_eq(&handle.state.graphs.get(user.as_str()).unwrap(), graph),
-                "what is published is committed"
-            );
+            let kept = handle.state.graphs.get(user.as_str()).expect("what is published is there");
+            assert!(Arc::ptr_eq(&kept, graph), "TXN-2: what is handed to snapshots is what was published");
         }
-        if self.rng.random_ratio(1, 8) {
-            self.closing(handle);
-        }
+        self.inner.published(handle, changed);
     }
 
-    fn forget(&mut self, _: PartitionId) {}
+    fn forget(&mut self, partition: PartitionId) {
+        self.inner.forget(partition);
+    }
 
     fn closing(&mut self, handle: &Arc<PartitionHandle>) {
-        let kept = Kept {
-            progress: handle.state.progress(),
-            users: handle.state.graphs.to_vec(),
-            names: handle.state.names.to_vec(),
-        };
-        self.shelf.kept.lock().unwrap().entry(handle.state.partition()).or_default().push(kept);
+        self.inner.closing(handle);
     }
 
-    fn is_writing(&self, _: PartitionId) -> bool {
-        false
+    fn is_writing(&self, partition: PartitionId) -> bool {
+        self.inner.is_writing(partition)
     }
 }
