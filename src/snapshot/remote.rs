@@ -5,6 +5,7 @@ use std::{
     fmt,
     future::Future,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload, path::Path};
@@ -12,6 +13,16 @@ use tokio::runtime::{Builder, Runtime};
 use url::Url;
 
 use super::{Storage, StorageError};
+
+/// What is done to an object; see [`StorageError::Failed`].
+const READING: &str = "reading";
+const DELETING: &str = "deleting";
+
+/// Requests made for one answer at most.
+const ATTEMPTS: u32 = 5;
+
+/// Before the second request; the next pauses are twice, three times … as long.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// An object store below a prefix. Puts are atomic by the store's own promise.
 pub struct RemoteStorage {
@@ -38,25 +49,41 @@ impl RemoteStorage {
         Ok(Self { store, prefix, runtime: Some(runtime) })
     }
 
-    fn wait<T: Send + 'static>(
+    /// Waits for `request`. The store's client asks again by itself when there is no answer; an answer that breaks off in
+    /// the middle is asked for again here, which is safe because every request may be made twice.
+    fn wait<T: Send + 'static, R>(
         &self,
         action: &'static str,
         path: &str,
-        work: impl Future<Output = object_store::Result<T>> + Send + 'static,
-    ) -> Result<T, StorageError> {
+        request: impl Fn() -> R + Send + Sync + 'static,
+    ) -> Result<T, StorageError>
+    where
+        R: Future<Output = object_store::Result<T>> + Send + 'static,
+    {
         let failed = |message: String| StorageError::Failed { action, path: path.to_owned(), message };
         let runtime = self.runtime.as_ref().ok_or_else(|| failed("the store is closed".to_owned()))?;
         // Carries the one answer; closed by the task's end, whatever it is.
         let (sender, receiver) = mpsc::sync_channel(1);
         let task = runtime.spawn(async move {
-            if sender.send(work.await).is_err() {
+            let mut answer = request().await;
+            for attempt in 1..ATTEMPTS {
+                if !matches!(answer, Err(object_store::Error::Generic { .. })) {
+                    break;
+                }
+                tokio::time::sleep(PAUSE * attempt).await;
+                answer = request().await;
+            }
+            if sender.send(answer).is_err() {
                 tracing::debug!("the caller of an object store request is gone");
             }
         });
         let answer = receiver.recv().map_err(|_| failed("the request was dropped".to_owned()))?;
         drop(task);
         answer.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => StorageError::NotFound { path: path.to_owned() },
+            // A bucket that is not there is no missing object: its message says so.
+            object_store::Error::NotFound { .. } if matches!(action, READING | DELETING) => {
+                StorageError::NotFound { path: path.to_owned() }
+            }
             other => failed(other.to_string()),
         })
     }
@@ -82,37 +109,50 @@ impl fmt::Debug for RemoteStorage {
 
 impl Storage for RemoteStorage {
     fn put_blocking(&self, path: &str, bytes: Vec<u8>) -> Result<(), StorageError> {
-        let (store, location) = (Arc::clone(&self.store), self.location(path));
-        self.wait("writing", path, async move { store.put(&location, PutPayload::from(bytes)).await.map(|_| ()) })
+        let (store, location, payload) = (Arc::clone(&self.store), self.location(path), PutPayload::from(bytes));
+        self.wait("writing", path, move || {
+            let (store, location, payload) = (Arc::clone(&store), location.clone(), payload.clone());
+            async move { store.put(&location, payload).await.map(|_| ()) }
+        })
     }
 
     fn get_blocking(&self, path: &str) -> Result<Vec<u8>, StorageError> {
         let (store, location) = (Arc::clone(&self.store), self.location(path));
-        self.wait("reading", path, async move { Ok(store.get(&location).await?.bytes().await?.into()) })
+        self.wait(READING, path, move || {
+            let (store, location) = (Arc::clone(&store), location.clone());
+            async move { Ok(store.get(&location).await?.bytes().await?.into()) }
+        })
     }
 
     fn list_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
         let (store, root, start) = (Arc::clone(&self.store), self.prefix.clone(), self.location(prefix));
-        self.wait("listing", prefix, async move {
-            let mut found = Vec::new();
-            let mut folders = vec![start];
-            while let Some(folder) = folders.pop() {
-                let listed = store.list_with_delimiter(Some(&folder)).await?;
-                folders.extend(listed.common_prefixes);
-                found.extend(listed.objects.iter().filter_map(|object| {
-                    let parts = object.location.prefix_match(&root)?;
-                    Some(parts.collect::<Path>().to_string())
-                }));
-            }
-            Ok(found)
-        })
+        self.wait("listing", prefix, move || list(Arc::clone(&store), root.clone(), start.clone()))
     }
 
     fn delete_blocking(&self, path: &str) -> Result<(), StorageError> {
         let (store, location) = (Arc::clone(&self.store), self.location(path));
-        match self.wait("deleting", path, async move { store.delete(&location).await }) {
+        let deleted = self.wait(DELETING, path, move || {
+            let (store, location) = (Arc::clone(&store), location.clone());
+            async move { store.delete(&location).await }
+        });
+        match deleted {
             Err(StorageError::NotFound { .. }) => Ok(()),
             other => other,
         }
     }
+}
+
+/// Every object below the folder `start`, relative to `root`.
+async fn list(store: Arc<dyn ObjectStore>, root: Path, start: Path) -> object_store::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![start];
+    while let Some(folder) = folders.pop() {
+        let listed = store.list_with_delimiter(Some(&folder)).await?;
+        folders.extend(listed.common_prefixes);
+        found.extend(listed.objects.iter().filter_map(|object| {
+            let parts = object.location.prefix_match(&root)?;
+            Some(parts.collect::<Path>().to_string())
+        }));
+    }
+    Ok(found)
 }

@@ -103,7 +103,14 @@ impl Snapshots {
             self.storage.delete_blocking(&manifest.path())?;
             deleted += 1;
         }
-        for path in self.storage.list_blocking(&Manifest::partition_folder(partition))? {
+        let folder = Manifest::partition_folder(partition);
+        for path in self.storage.list_leftovers_blocking(&folder)? {
+            // A newer one may be a write that is under way.
+            if id_in(&path).is_some_and(|id| id.sequence() < newest.sequence()) {
+                self.storage.delete_blocking(&path)?;
+            }
+        }
+        for path in self.storage.list_blocking(&folder)? {
             let orphan = id_in(&path).is_some_and(|id| {
                 id.sequence() < newest.sequence() && !kept.contains(&id) && !unreadable.contains(&id)
             });

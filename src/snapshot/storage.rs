@@ -22,6 +22,13 @@ pub trait Storage: Debug + Send + Sync {
     /// A folder that does not exist is empty.
     fn list_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError>;
 
+    /// Lists what interrupted writes left below the folder `prefix` and [`list_blocking`](Self::list_blocking) does not
+    /// show. A store whose puts leave nothing has none.
+    fn list_leftovers_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
+        let _ = prefix;
+        Ok(Vec::new())
+    }
+
     /// Deletes `path`; one that is already gone is no error.
     fn delete_blocking(&self, path: &str) -> Result<(), StorageError>;
 }
@@ -52,7 +59,7 @@ pub struct LocalStorage {
     root: PathBuf,
 }
 
-/// Ends the name of a file being written; such files are never listed.
+/// Ends the name of a file being written; such files are never listed as snapshots.
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
 impl LocalStorage {
@@ -83,19 +90,30 @@ impl LocalStorage {
         Ok(())
     }
 
-    fn list(&self, folder: &Path, found: &mut Vec<String>) -> io::Result<()> {
+    /// Adds all files below `folder`: the whole ones, or those that an interrupted write left.
+    fn list(&self, folder: &Path, leftovers: bool, found: &mut Vec<String>) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let path = entry.path();
             if entry.file_type()?.is_dir() {
-                self.list(&path, found)?;
+                self.list(&path, leftovers, found)?;
             } else if let Some(relative) = path.strip_prefix(&self.root).ok().and_then(Path::to_str)
-                && !relative.ends_with(TEMPORARY_SUFFIX)
+                && relative.ends_with(TEMPORARY_SUFFIX) == leftovers
             {
                 found.push(relative.to_owned());
             }
         }
         Ok(())
+    }
+}
+
+impl LocalStorage {
+    fn list_all(&self, prefix: &str, leftovers: bool) -> Result<Vec<String>, StorageError> {
+        let mut found = Vec::new();
+        match self.list(&self.root.join(prefix), leftovers, &mut found) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("listing", prefix, &error)),
+            _ => Ok(found),
+        }
     }
 }
 
@@ -109,11 +127,11 @@ impl Storage for LocalStorage {
     }
 
     fn list_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
-        let mut found = Vec::new();
-        match self.list(&self.root.join(prefix), &mut found) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("listing", prefix, &error)),
-            _ => Ok(found),
-        }
+        self.list_all(prefix, false)
+    }
+
+    fn list_leftovers_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
+        self.list_all(prefix, true)
     }
 
     fn delete_blocking(&self, path: &str) -> Result<(), StorageError> {

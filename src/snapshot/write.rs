@@ -134,7 +134,9 @@ impl Snapshots {
     fn next_id_blocking(&self, partition: PartitionId) -> Result<SnapshotId, SnapshotError> {
         /// Tells apart what one process writes within a millisecond.
         static WRITTEN: AtomicU32 = AtomicU32::new(0);
-        let taken = self.storage.list_blocking(&Manifest::partition_folder(partition))?;
+        let folder = Manifest::partition_folder(partition);
+        let mut taken = self.storage.list_blocking(&folder)?;
+        taken.extend(self.storage.list_leftovers_blocking(&folder)?);
         let highest = taken.iter().filter_map(|path| SnapshotId(path.split('/').nth(1)?.to_owned()).sequence()).max();
         let mut seed = Vec::with_capacity(16);
         seed.extend(self.clock.now_ms().to_le_bytes());

@@ -73,9 +73,20 @@ fn thread_on(
 
 /// Runs threads until `record_count` records are committed by them, stops them and says how the partitions stand.
 fn run(folder: &Path, log: &Arc<EmbeddedLog>, record_count: u64, snapshot_interval_ms: i64) -> End {
+    let writer = SnapshotWriter::start(snapshots_in(folder), 8).unwrap();
+    run_with(folder, log, record_count, snapshot_interval_ms, writer)
+}
+
+fn run_with(
+    folder: &Path,
+    log: &Arc<EmbeddedLog>,
+    record_count: u64,
+    snapshot_interval_ms: i64,
+    writer: SnapshotWriter,
+) -> End {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW_MS));
     let snapshots = snapshots_in(folder);
-    let writer = Arc::new(SnapshotWriter::start(snapshots.clone(), 8).unwrap());
+    let writer = Arc::new(writer);
     let partitions = Arc::new(Partitions::default());
     let stop = CancellationToken::new();
     let all: Vec<PartitionId> = log.partitions().collect();
@@ -181,7 +192,8 @@ fn input_that_snapshots_cover_is_dropped_and_a_restart_lacks_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let log = open(folder.path());
     append(&log, 0..6_000);
-    let whole = run(folder.path(), &log, 6_000, 0);
+    // A snapshot after every micro-batch, however slow the machine is.
+    let whole = run_with(folder.path(), &log, 6_000, 0, SnapshotWriter::inline(snapshots_in(folder.path())));
     assert!(log.partitions().all(|partition| log.earliest(partition) == Positions::default()));
 
     Upkeep::new(Arc::clone(&log), None).tidy_blocking();

@@ -15,3 +15,4 @@ mod properties;
 mod reference;
 mod simulation;
 mod snapshot;
+mod snapshot_faults;

@@ -20,17 +20,17 @@ use undercurrent::{
 };
 
 const START_MS: i64 = 1_700_000_000_000;
-const PARTITION: PartitionId = PartitionId(2);
+pub(crate) const PARTITION: PartitionId = PartitionId(2);
 
 /// An event in short: user, kind, hours since the start, name number, units.
-type Deed = (u8, u8, u16, u8, u8);
+pub(crate) type Deed = (u8, u8, u16, u8, u8);
 
 /// Small rings, so that a few dozen events reach the settled part.
-fn params() -> GraphParams {
+pub(crate) fn params() -> GraphParams {
     GraphParams { ring_capacity: 8, ..GraphParams::default() }
 }
 
-fn fold(deeds: &[Deed]) -> Arc<PartitionState> {
+pub(crate) fn fold(deeds: &[Deed]) -> Arc<PartitionState> {
     let names = NameTable::default();
     let mut users: HashMap<UserId, UserGraph> = HashMap::new();
     let mut progress = Progress::default();
@@ -71,7 +71,7 @@ fn fold(deeds: &[Deed]) -> Arc<PartitionState> {
     Arc::new(PartitionState::restored(PARTITION, graphs, names, progress))
 }
 
-fn snapshots_in(folder: &Path) -> Snapshots {
+pub(crate) fn snapshots_in(folder: &Path) -> Snapshots {
     let options = SnapshotOptions { graph_params: params(), part_users: 6, ..SnapshotOptions::default() };
     let storage = Arc::new(LocalStorage::open(folder).unwrap());
     Snapshots::new(storage, options, Arc::new(ManualClock::at(START_MS)))

@@ -16,6 +16,9 @@ use undercurrent::{
     stream::memory::MemoryBroker,
 };
 
+/// Ends the name of a file that is not whole yet, as in the local folder.
+const TEMPORARY_SUFFIX: &str = "~tmp";
+
 /// What all members share.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
@@ -73,6 +76,7 @@ pub(super) struct MemberDisk {
     quiet: Arc<AtomicBool>,
     /// Whether the process died in the middle of a call; nothing it does afterwards takes effect.
     died: Arc<AtomicBool>,
+    can_die: bool,
 }
 
 impl MemberDisk {
@@ -82,6 +86,7 @@ impl MemberDisk {
         seed: u64,
         quiet: &Arc<AtomicBool>,
         died: &Arc<AtomicBool>,
+        can_die: bool,
     ) -> Self {
         Self {
             disk: Arc::clone(disk),
@@ -89,11 +94,16 @@ impl MemberDisk {
             rng: Mutex::new(Xoshiro256PlusPlus::seed_from_u64(seed)),
             quiet: Arc::clone(quiet),
             died: Arc::clone(died),
+            can_die,
         }
     }
 
     fn draws(&self, one_in: u32) -> bool {
         !self.quiet.load(Ordering::Relaxed) && self.rng.lock().unwrap().random_ratio(1, one_in)
+    }
+
+    fn dies(&self) -> bool {
+        self.can_die && self.draws(60)
     }
 
     fn die(&self, path: &str) -> StorageError {
@@ -120,21 +130,21 @@ impl Storage for MemberDisk {
     /// Temporary file, then rename, as the local folder does it; a death in between leaves the temporary file.
     fn put_blocking(&self, path: &str, bytes: Vec<u8>) -> Result<(), StorageError> {
         self.check_alive(path)?;
-        if self.draws(60) {
+        if self.draws(25) {
             self.disk.full_count.fetch_add(1, Ordering::Relaxed);
             return Err(failed("writing", path, "no space left on device"));
         }
-        if self.draws(120) {
+        if self.dies() {
             self.disk.torn_count.fetch_add(1, Ordering::Relaxed);
             let written = self.rng.lock().unwrap().random_range(0..=bytes.len());
-            self.disk.files.lock().unwrap().insert(format!("{path}.tmp"), bytes[..written].to_vec());
+            self.disk.files.lock().unwrap().insert(format!("{path}{TEMPORARY_SUFFIX}"), bytes[..written].to_vec());
             return Err(self.die(path));
         }
         if path.ends_with("manifest.json") {
             self.disk.check_manifest(&self.broker, path, &bytes);
         }
         self.disk.files.lock().unwrap().insert(path.to_owned(), bytes);
-        if self.draws(120) { Err(self.die(path)) } else { Ok(()) }
+        if self.dies() { Err(self.die(path)) } else { Ok(()) }
     }
 
     fn get_blocking(&self, path: &str) -> Result<Vec<u8>, StorageError> {
@@ -146,12 +156,18 @@ impl Storage for MemberDisk {
     fn list_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
         self.check_alive(prefix)?;
         let files = self.disk.files.lock().unwrap();
-        Ok(files.keys().filter(|path| path.starts_with(prefix) && !path.ends_with(".tmp")).cloned().collect())
+        Ok(files.keys().filter(|path| path.starts_with(prefix) && !path.ends_with(TEMPORARY_SUFFIX)).cloned().collect())
+    }
+
+    fn list_leftovers_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
+        self.check_alive(prefix)?;
+        let files = self.disk.files.lock().unwrap();
+        Ok(files.keys().filter(|path| path.starts_with(prefix) && path.ends_with(TEMPORARY_SUFFIX)).cloned().collect())
     }
 
     fn delete_blocking(&self, path: &str) -> Result<(), StorageError> {
         self.check_alive(path)?;
-        if self.draws(120) {
+        if self.dies() {
             return Err(self.die(path));
         }
         self.disk.files.lock().unwrap().remove(path);

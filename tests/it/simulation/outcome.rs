@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-#[expect(clippy::struct_field_names, reason = "they are counts")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) crash_count: u64,

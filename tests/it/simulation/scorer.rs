@@ -30,6 +30,8 @@ pub(super) struct SilenceScorer {
     /// What a slow score meets: the group goes on without this member.
     pub(super) broker: Arc<MemoryBroker>,
     pub(super) name: &'static str,
+    /// Whether it neither dies nor is slow.
+    pub(super) is_steady: bool,
     /// Set when the process dies between fold and score.
     pub(super) died: Arc<AtomicBool>,
 }
@@ -42,15 +44,15 @@ impl SilenceScorer {
 
 impl Scorer for SilenceScorer {
     fn score_blocking(&self, requests: &[ScoreRequest<UserGraph>]) -> Result<Vec<Scored>, ScoreError> {
-        if self.draws(150) {
+        if !self.is_steady && self.draws(150) {
             self.died.store(true, Ordering::Relaxed);
             return Err(ScoreError::Closed);
         }
-        if self.draws(100) {
+        if !self.is_steady && self.draws(100) {
             // Longer than the session timeout, or than the poll interval.
             self.broker.expire(self.name);
         }
-        if self.draws(60) {
+        if !self.is_steady && self.draws(60) {
             self.broker.rebalance();
         }
         if let Some(index) = requests.iter().position(|request| is_poison(&request.graph)) {

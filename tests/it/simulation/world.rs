@@ -56,6 +56,8 @@ pub(super) struct World<'a> {
     clock: Arc<ManualClock>,
     quiet: Arc<AtomicBool>,
     snapshot_interval_ms: i64,
+    /// Whether processes stay up and together: then nothing heals what a failed commit leaves behind.
+    is_steady: bool,
     members: BTreeMap<&'static str, Member>,
     rng: Xoshiro256PlusPlus,
     defect: Defect,
@@ -112,7 +114,8 @@ impl<'a> World<'a> {
             disk: Arc::default(),
             clock: Arc::new(ManualClock::at(0)),
             quiet: Arc::new(AtomicBool::new(false)),
-            snapshot_interval_ms: rng.random_range(1..8) * DAY_MS,
+            snapshot_interval_ms: rng.random_range(1..12) * DAY_MS / 4,
+            is_steady: seed % 4 == 1,
             members: BTreeMap::new(),
             rng,
             defect,
@@ -155,6 +158,9 @@ impl<'a> World<'a> {
         self.start(NAMES[0]);
         for _ in 0..8 * workload.inputs.len() {
             match self.rng.random_range(0..100) {
+                15..=25 if self.is_steady => {
+                    self.step(NAMES[0])?;
+                }
                 0..=14 => {
                     for input in inputs.by_ref().take(self.rng.random_range(1..8)) {
                         input.append(&self.broker);
@@ -178,9 +184,10 @@ impl<'a> World<'a> {
                 }
                 20 => self.broker.rebalance(),
                 21 => self.broker.deliver_late(),
-                22 => self.jump(),
-                23 => self.disk.damage(&mut self.rng),
-                24 => self.stop_one()?,
+                22 => self.stop_one()?,
+                23 => self.storm()?,
+                24..=25 if self.rng.random_bool(0.5) => self.jump(),
+                24..=25 => self.disk.damage(&mut self.rng),
                 _ => {
                     if let Some(name) = self.draw_member() {
                         self.step(name)?;
@@ -221,6 +228,23 @@ impl<'a> World<'a> {
         self.outcome.jump_count += 1;
     }
 
+    /// No input comes, members are thrown out and come back: partitions wander while their positions stand still, and silent
+    /// users grow due.
+    fn storm(&mut self) -> Result<(), String> {
+        for _ in 0..30 {
+            if matches!(self.workload.time, TimeMode::Live { .. }) && self.rng.random_bool(0.2) {
+                let later_ms = self.clock.now_ms() + self.rng.random_range(0..2 * DAY_MS);
+                self.clock.set_ms(later_ms.min(self.workload.end_ms));
+            }
+            let Some(name) = self.draw_member() else { return Ok(()) };
+            if self.rng.random_bool(0.1) {
+                self.broker.expire(name);
+            }
+            self.step(name)?;
+        }
+        Ok(())
+    }
+
     /// Asks a member to stop, as SIGTERM does: it gets its last snapshots.
     fn stop_one(&mut self) -> Result<(), String> {
         let Some(name) = self.draw_member() else { return Ok(()) };
@@ -254,8 +278,8 @@ impl<'a> World<'a> {
 
     fn start(&mut self, name: &'static str) {
         let died: Arc<AtomicBool> = Arc::default();
-        let faults = SeededFaults::new(self.rng.random(), &self.quiet, 8);
-        let disk = MemberDisk::new(&self.disk, &self.broker, self.rng.random(), &self.quiet, &died);
+        let faults = SeededFaults::new(self.rng.random(), &self.quiet, !self.is_steady);
+        let disk = MemberDisk::new(&self.disk, &self.broker, self.rng.random(), &self.quiet, &died, !self.is_steady);
         let snapshots = SimSnapshots::new(
             Arc::new(disk),
             &self.params().graph,
@@ -287,6 +311,7 @@ impl<'a> World<'a> {
             minds_company: self.defect == Defect::CompanyChangesScore,
             broker: Arc::clone(&self.broker),
             name,
+            is_steady: self.is_steady,
             died: Arc::clone(died),
         };
         let partitions = Arc::new(Partitions::default());
