@@ -78,9 +78,14 @@ impl Decoder {
         record: &RawRecord<'a>,
         counts: &mut CleaningCounts,
     ) -> Result<Event<'a>, Reject> {
-        self.decode_uncounted(view, record, counts).inspect_err(|reject| counts.add_reject(reject.reason))
+        let decoded = self.decode_uncounted(view, record, counts);
+        if let Err(reject) = &decoded {
+            counts.add_reject(reject.reason);
+        }
+        decoded
     }
 
+    #[inline]
     fn decode_uncounted<'a>(
         &self,
         view: View,
@@ -88,7 +93,8 @@ impl Decoder {
         counts: &mut CleaningCounts,
     ) -> Result<Event<'a>, Reject> {
         let payload = record.payload.ok_or_else(|| Reject::new(Reason::Tombstone, "record", "the payload is null"))?;
-        let wire = self.parse(payload)?;
+        let mut wire = Wire::default();
+        wire.read(self.text(payload)?)?;
         let surroundings = Surroundings {
             topic: Some((view, record.key)),
             timestamp_ms: record.timestamp_ms,
@@ -99,15 +105,19 @@ impl Decoder {
 
     /// Reads the wire form of one payload.
     pub(super) fn parse<'a>(&self, payload: &'a [u8]) -> Result<Wire<'a>, Reject> {
+        Wire::parse(self.text(payload)?)
+    }
+
+    /// The payload as text, if it is short enough and UTF-8.
+    fn text<'a>(&self, payload: &'a [u8]) -> Result<&'a str, Reject> {
         let limit = self.params.max_record_bytes;
         if payload.len() > limit {
             let message = format!("`{}` bytes, at most `{limit}` are read", payload.len());
             return Err(Reject::new(Reason::OversizeRecord, "record", message));
         }
-        let text = std::str::from_utf8(payload).map_err(|error| {
+        std::str::from_utf8(payload).map_err(|error| {
             Reject::new(Reason::InvalidUtf8, "record", format!("no UTF-8 at byte `{}`", error.valid_up_to()))
-        })?;
-        Wire::parse(text)
+        })
     }
 
     /// The kind of a wire event. An unknown name may have a configured kind.
@@ -369,6 +379,7 @@ pub(super) fn needs_numbers(kind: EventKind) -> bool {
 }
 
 /// The text of a field, trimmed; `None` when there is nothing. Whole numbers count as their digits.
+#[inline]
 pub(super) fn text_of<'a>(scalar: &Scalar<'a>, field: &'static str) -> Result<Option<Cow<'a, str>>, Reject> {
     Ok(match scalar {
         Scalar::Absent => None,
@@ -384,6 +395,7 @@ pub(super) fn text_of<'a>(scalar: &Scalar<'a>, field: &'static str) -> Result<Op
 }
 
 /// A stable hash of an id.
+#[inline]
 fn hash_of(scalar: &Scalar<'_>, field: &'static str) -> Result<Option<u64>, Reject> {
     if let Scalar::Text(text) = scalar {
         let text = trimmed(text);
@@ -393,6 +405,7 @@ fn hash_of(scalar: &Scalar<'_>, field: &'static str) -> Result<Option<u64>, Reje
 }
 
 /// A finite number of zero or more; `None` when there is nothing.
+#[inline]
 pub(super) fn amount_of(scalar: &Scalar<'_>, field: &'static str) -> Result<Option<f64>, Reject> {
     let number = match scalar {
         Scalar::Absent => return Ok(None),
@@ -427,6 +440,7 @@ fn whole(number: f64, repairs: &mut Repairs) -> u32 {
 }
 
 /// `text` without white space at its ends; the usual text has none.
+#[inline]
 pub(super) fn trimmed(text: &str) -> &str {
     match (text.as_bytes().first(), text.as_bytes().last()) {
         (Some(b'!'..=b'~'), Some(b'!'..=b'~')) => text,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::EventKind;
+use super::{EventKind, TextHashBuilder};
 
 /// The names of Segment (and RudderStack), GA4 and Snowplow, and our own.
 const BUILT_IN: [(&str, EventKind); 41] = [
@@ -65,7 +65,7 @@ pub enum UnknownName {
 /// them and overrides them (`clickout = "view"`).
 #[derive(Debug, Clone)]
 pub struct EventMapping {
-    names: HashMap<Box<str>, EventKind>,
+    names: HashMap<Box<str>, EventKind, TextHashBuilder>,
     unknown: UnknownName,
 }
 

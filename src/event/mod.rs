@@ -8,8 +8,10 @@ mod codec;
 mod edge;
 mod encode;
 mod file;
+mod hash;
 mod ids;
 mod mapping;
+mod scan;
 mod time;
 mod wire;
 
@@ -19,6 +21,7 @@ pub use clean::{
 pub use codec::{Decoder, RawRecord};
 pub use edge::{Admitted, Edge};
 pub use file::{CSV_COLUMNS, FileError, FileRow, RowReader, for_each_row, open_input};
+pub use hash::{TextHashBuilder, TextHasher};
 pub use ids::{NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View};
 pub use mapping::{EventMapping, UnknownName};
 pub use time::format_time_ms;

@@ -1,5 +1,7 @@
 //! The wire form: one JSON object, ours or a Segment `track` call, read in one pass without copying its texts.
 //!
+//! The usual record is read the short way (`scan`), all others here.
+//!
 //! Fields are taken as they were written ([`Scalar`]); what they mean is decided by the [`Decoder`](super::Decoder).
 //! Unknown fields are skipped without recursion, so nesting costs time bounded by the record's length and no stack.
 
@@ -8,7 +10,10 @@ use std::{borrow::Cow, fmt};
 use serde::de::{DeserializeSeed, Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
-use super::clean::{Reason, Reject};
+use super::{
+    clean::{Reason, Reject},
+    scan,
+};
 
 /// One field as it was written.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -38,7 +43,7 @@ pub(crate) struct WireLine<'a> {
 }
 
 impl WireLine<'_> {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         [&self.item, &self.category, &self.price, &self.quantity].into_iter().all(|field| *field == Scalar::Absent)
     }
 }
@@ -66,6 +71,22 @@ pub(crate) struct Wire<'a> {
 impl<'a> Wire<'a> {
     /// Reads one JSON object.
     pub(crate) fn parse(text: &'a str) -> Result<Self, Reject> {
+        let mut wire = Self::default();
+        wire.read(text)?;
+        Ok(wire)
+    }
+
+    /// The same into a fresh `self`: half a kilobyte that need not move.
+    #[inline]
+    pub(super) fn read(&mut self, text: &'a str) -> Result<(), Reject> {
+        if scan::parse(text, self).is_none() {
+            *self = Self::parse_any(text)?;
+        }
+        Ok(())
+    }
+
+    /// Reads one JSON object the general way.
+    pub(super) fn parse_any(text: &'a str) -> Result<Self, Reject> {
         let mut wire = Self::default();
         let mut deserializer = serde_json::Deserializer::from_str(text);
         deserializer
@@ -111,7 +132,7 @@ fn reject_of(error: &serde_json::Error, text: &str) -> Reject {
 
 /// Where in the document an object stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+pub(super) enum Scope {
     /// The record itself.
     Top,
     /// `properties` of a `track` call.
@@ -122,7 +143,7 @@ enum Scope {
 
 /// A field name we know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(super) enum Field {
     EventId,
     Event,
     Call,
@@ -144,32 +165,78 @@ enum Field {
 }
 
 impl Field {
-    fn of(scope: Scope, name: &str) -> Self {
-        match (scope, name.as_bytes()) {
-            (Scope::Top, b"event_id" | b"messageId" | b"message_id") => Self::EventId,
-            (Scope::Top, b"event") => Self::Event,
-            (Scope::Top, b"type") => Self::Call,
-            (Scope::Top, b"user_id" | b"userId") => Self::User,
-            (Scope::Top, b"anonymous_id" | b"anonymousId") => Self::Anonymous,
-            (Scope::Top, b"timestamp") => Self::Time,
-            (Scope::Top, b"properties") => Self::Properties,
-            (Scope::Top, b"context") => Self::Context,
-            (_, b"session_id" | b"sessionId") => Self::Session,
-            (Scope::Context, _) => Self::Unknown,
-            (_, b"query" | b"search_term") => Self::Query,
-            (_, b"order_id" | b"orderId" | b"transaction_id") => Self::Order,
-            (_, b"revenue") => Self::Revenue,
-            (_, b"products" | b"items") => Self::Products,
-            (_, _) => Self::of_product(name),
+    /// The meaning of a name. Sorted by length first: the compiler then compares words and calls nothing.
+    pub(super) fn of(scope: Scope, name: &[u8]) -> Self {
+        let field = match name.len() {
+            4 if name == b"type" => Self::Call,
+            5 if name == b"event" => Self::Event,
+            6 if name == b"userId" => Self::User,
+            7 => match name {
+                b"user_id" => Self::User,
+                b"context" => Self::Context,
+                b"revenue" => Self::Revenue,
+                b"orderId" => Self::Order,
+                _ => Self::of_list(name),
+            },
+            8 => match name {
+                b"event_id" => Self::EventId,
+                b"order_id" => Self::Order,
+                _ => Self::of_list(name),
+            },
+            9 => match name {
+                b"timestamp" => Self::Time,
+                b"sessionId" => Self::Session,
+                b"messageId" => Self::EventId,
+                _ => Self::of_product(name),
+            },
+            10 => match name {
+                b"session_id" => Self::Session,
+                b"properties" => Self::Properties,
+                b"message_id" => Self::EventId,
+                _ => Self::of_product(name),
+            },
+            11 if name == b"anonymousId" => Self::Anonymous,
+            11 if name == b"search_term" => Self::Query,
+            12 if name == b"anonymous_id" => Self::Anonymous,
+            14 if name == b"transaction_id" => Self::Order,
+            _ => Self::of_list(name),
+        };
+        let is_known = match scope {
+            Scope::Top => true,
+            Scope::Properties => !matches!(
+                field,
+                Self::EventId
+                    | Self::Event
+                    | Self::Call
+                    | Self::User
+                    | Self::Anonymous
+                    | Self::Time
+                    | Self::Properties
+                    | Self::Context
+            ),
+            Scope::Context => field == Self::Session,
+        };
+        if is_known { field } else { Self::Unknown }
+    }
+
+    fn of_list(name: &[u8]) -> Self {
+        match name.len() {
+            5 if name == b"query" => Self::Query,
+            5 if name == b"items" => Self::Products,
+            8 if name == b"products" => Self::Products,
+            _ => Self::of_product(name),
         }
     }
 
-    fn of_product(name: &str) -> Self {
-        match name.as_bytes() {
-            b"item_id" | b"product_id" | b"productId" => Self::Item,
-            b"category" | b"item_category" => Self::Category,
-            b"price" => Self::Price,
-            b"quantity" => Self::Quantity,
+    pub(super) fn of_product(name: &[u8]) -> Self {
+        match name.len() {
+            5 if name == b"price" => Self::Price,
+            7 if name == b"item_id" => Self::Item,
+            8 if name == b"quantity" => Self::Quantity,
+            8 if name == b"category" => Self::Category,
+            9 if name == b"productId" => Self::Item,
+            10 if name == b"product_id" => Self::Item,
+            13 if name == b"item_category" => Self::Category,
             _ => Self::Unknown,
         }
     }
@@ -178,7 +245,7 @@ impl Field {
 /// Turns a field name into a [`Field`] without keeping the name.
 struct FieldName<F>(F);
 
-impl<'de, F: Fn(&str) -> Field> DeserializeSeed<'de> for FieldName<F> {
+impl<'de, F: Fn(&[u8]) -> Field> DeserializeSeed<'de> for FieldName<F> {
     type Value = Field;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Field, D::Error> {
@@ -186,7 +253,7 @@ impl<'de, F: Fn(&str) -> Field> DeserializeSeed<'de> for FieldName<F> {
     }
 }
 
-impl<F: Fn(&str) -> Field> Visitor<'_> for FieldName<F> {
+impl<F: Fn(&[u8]) -> Field> Visitor<'_> for FieldName<F> {
     type Value = Field;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,7 +261,7 @@ impl<F: Fn(&str) -> Field> Visitor<'_> for FieldName<F> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Field, E> {
-        Ok((self.0)(name))
+        Ok((self.0)(name.as_bytes()))
     }
 }
 
@@ -221,7 +288,7 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { wire, scope } = self;
-        while let Some(field) = map.next_key_seed(FieldName(|name: &str| Field::of(scope, name)))? {
+        while let Some(field) = map.next_key_seed(FieldName(|name: &[u8]| Field::of(scope, name)))? {
             let place = match field {
                 Field::EventId => &mut wire.event_id,
                 Field::Event => &mut wire.event,

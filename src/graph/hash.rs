@@ -6,26 +6,6 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::{DayBits, Totals, UserGraph, ViewGraph, ViewSummary};
 
-/// XXH3 over a user's id: fast for short texts, and equal everywhere.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct TextHasher(u64);
-
-/// Builds [`TextHasher`]s.
-pub type TextHashBuilder = BuildHasherDefault<TextHasher>;
-
-impl Hasher for TextHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    // `str` ends its hash with one byte 0xFF, so that tuples of texts cannot be confused; a lone text needs no end.
-    fn write_u8(&mut self, _: u8) {}
-}
-
 /// For keys that are hashes already: spreads 48 bits over 64.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct NameHasher(u64);

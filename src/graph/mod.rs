@@ -20,8 +20,9 @@ mod user;
 mod view;
 mod write_set;
 
+pub use crate::event::{TextHashBuilder, TextHasher};
 pub use days::DayBits;
-pub use hash::{NameHashBuilder, NameHasher, TextHashBuilder, TextHasher};
+pub use hash::{NameHashBuilder, NameHasher};
 pub use names::{NameLookup, NameTable, visit_names};
 pub use params::{GraphParams, KindSet};
 pub use partition::{PartitionState, Progress};

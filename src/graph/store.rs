@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use super::{UserGraph, hash::TextHashBuilder};
-use crate::event::UserId;
+use super::UserGraph;
+use crate::event::{TextHashBuilder, UserId};
 
 /// Committed versions, `user → Arc<UserGraph>`: one writer (the partition's stream thread), many readers (OWN-1). Nothing
 /// is changed inside the map: a new version replaces the old one.
