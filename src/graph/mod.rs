@@ -11,6 +11,7 @@ mod hash;
 mod names;
 mod params;
 mod partition;
+mod places;
 mod ring;
 mod store;
 mod table;

@@ -3,24 +3,32 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    FoldOutcome, GraphParams, NameLookup, PartitionState, Progress, UserGraph,
-    hash::{NameHashBuilder, TextHashBuilder},
+    FoldOutcome, GraphParams, NameLookup, PartitionState, Progress, UserGraph, hash::NameHashBuilder, places::Places,
 };
-use crate::event::{Event, Name, NameHash, Offset, UserId, View};
+use crate::event::{Event, Name, NameHash, Offset, TextHasher, UserId, View};
 
 /// The new versions of touched users, the new names and the new positions of one partition. Dropping it undoes the batch.
 #[derive(Debug)]
 pub struct WriteSet {
     users: Vec<(UserId, Arc<UserGraph>)>,
-    places: HashMap<UserId, usize, TextHashBuilder>,
+    places: Places,
     names: HashMap<NameHash, Arc<str>, NameHashBuilder>,
+    /// Names that are in the table or in `names`, each in the slot of its low bits: most events repeat what others of the
+    /// batch named, and a look-up in the shared table costs a lock. Empty before the first name.
+    noted: Vec<NameHash>,
     progress: Progress,
 }
 
 impl WriteSet {
     /// An empty write set on top of the committed `state`.
     pub fn on(state: &PartitionState) -> Self {
-        Self { users: Vec::new(), places: HashMap::default(), names: HashMap::default(), progress: state.progress() }
+        Self {
+            users: Vec::new(),
+            places: Places::default(),
+            names: HashMap::default(),
+            noted: Vec::new(),
+            progress: state.progress(),
+        }
     }
 
     /// Folds an event of the topic of `view` at `offset` and moves the position past it. A user's committed graph is
@@ -37,14 +45,16 @@ impl WriteSet {
     ) -> FoldOutcome {
         debug_assert_eq!(event.kind.view(), view, "a view is fed by its own topic only");
         self.progress.note_record(view, offset);
-        let place = self.places.get(event.user.as_ref()).copied();
-        let committed = if place.is_none() { state.graphs.get_entry(event.user.as_ref()) } else { None };
+        let user = event.user.as_ref();
+        let hash = TextHasher::of(user);
+        let place = self.place_of(hash, user);
+        let committed = if place.is_none() { state.graphs.get_entry(user) } else { None };
         let current = place.map(|place| &self.users[place].1).or(committed.as_ref().map(|(_, graph)| graph));
         if let Some(refusal) = current.and_then(|graph| graph.view(view)?.refusal(event, params)) {
             return refusal;
         }
         self.note_names(state, event);
-        let place = place.unwrap_or_else(|| self.add_user(event.user.as_ref(), committed));
+        let place = place.unwrap_or_else(|| self.add_user(hash, user, committed));
         let outcome = Arc::make_mut(&mut self.users[place].1).view_mut(view).fold_admitted(event, params);
         self.progress.note_event(view, event.time_ms);
         outcome
@@ -67,13 +77,13 @@ impl WriteSet {
 
     /// Whether this batch changed the graph of `user`.
     pub fn has_changed(&self, user: &str) -> bool {
-        self.places.contains_key(user)
+        self.place_of(TextHasher::of(user), user).is_some()
     }
 
     /// The graph of `user` as this batch leaves it: changed or committed.
     pub fn graph(&self, state: &PartitionState, user: &str) -> Option<Arc<UserGraph>> {
-        match self.places.get(user) {
-            Some(place) => Some(Arc::clone(&self.users[*place].1)),
+        match self.place_of(TextHasher::of(user), user) {
+            Some(place) => Some(Arc::clone(&self.users[place].1)),
             None => state.graphs.get(user),
         }
     }
@@ -99,12 +109,14 @@ impl WriteSet {
         state.set_progress(self.progress);
     }
 
-    fn add_user(&mut self, user: &str, committed: Option<(UserId, Arc<UserGraph>)>) -> usize {
+    fn place_of(&self, hash: u64, user: &str) -> Option<usize> {
+        self.places.find(hash, |place| self.users[place].0.as_str() == user)
+    }
+
+    fn add_user(&mut self, hash: u64, user: &str, committed: Option<(UserId, Arc<UserGraph>)>) -> usize {
         let (user, graph) = committed.unwrap_or_else(|| (UserId::new(user), Arc::default()));
-        let place = self.users.len();
-        self.places.insert(user.clone(), place);
         self.users.push((user, graph));
-        place
+        self.places.push(hash)
     }
 
     fn note_names(&mut self, state: &PartitionState, event: &Event<'_>) {
@@ -115,11 +127,23 @@ impl WriteSet {
     }
 
     fn note_name(&mut self, state: &PartitionState, name: &Name<'_>) {
+        if self.noted.is_empty() {
+            self.noted.resize(NOTED_SLOTS, NameHash(0));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+        let slot = &mut self.noted[name.hash.0 as usize % NOTED_SLOTS];
+        if *slot == name.hash {
+            return;
+        }
+        *slot = name.hash;
         if !state.names.contains(name.hash) {
             self.names.entry(name.hash).or_insert_with(|| Arc::from(name.text.as_ref()));
         }
     }
 }
+
+/// Slots of the names noted last: 32 KiB, part of the second-level cache.
+const NOTED_SLOTS: usize = 4_096;
 
 /// Names as one batch sees them. See [`WriteSet::names`].
 #[derive(Debug, Clone, Copy)]
