@@ -20,8 +20,7 @@ const RECENT_GAPS: usize = 16;
 /// The user's typical gap between active days: the median of the newest 16 gaps (of two middle ones the lower), at least
 /// 1 and at most 30 days; 7 days with fewer than two gaps.
 pub fn typical_gap_ms(graph: &UserGraph) -> i64 {
-    let days = graph.activity_days();
-    let newest: SmallVec<[i32; RECENT_GAPS + 1]> = days.iter().take(RECENT_GAPS + 1).collect();
+    let newest: SmallVec<[i32; RECENT_GAPS + 1]> = graph.newest_activity_days().take(RECENT_GAPS + 1).collect();
     let mut gaps: SmallVec<[i64; RECENT_GAPS]> =
         newest.windows(2).map(|pair| i64::from(pair[0]) - i64::from(pair[1])).collect();
     if gaps.len() < 2 {
@@ -52,9 +51,25 @@ pub fn next_due_ms(graph: &UserGraph, after_ms: i64) -> Option<i64> {
 /// The moment a score of this graph stands for when the partition's watermark is at `watermark_ms`: the newest event, or
 /// the last due instant that the watermark has reached, whichever is later. `None` for an empty graph.
 pub fn as_of_ms(graph: &UserGraph, watermark_ms: i64) -> Option<i64> {
+    moment(graph, watermark_ms).map(|moment| moment.as_of_ms)
+}
+
+/// A moment of scoring and what comes after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// See [`as_of_ms`].
+    pub as_of_ms: i64,
+    /// The first due instant after it; see [`next_due_ms`].
+    pub next_due_ms: Option<i64>,
+}
+
+/// [`as_of_ms`] and the [`next_due_ms`] after it, for the price of one.
+pub fn moment(graph: &UserGraph, watermark_ms: i64) -> Option<Moment> {
     let last_ms = graph.last_event_ms()?;
-    let reached_ms = levels_ms(graph).into_iter().take_while(|level_ms| *level_ms <= watermark_ms).last();
-    Some(reached_ms.map_or(last_ms, |level_ms| level_ms.max(last_ms)))
+    let levels_ms = levels_ms(graph);
+    let reached_ms = levels_ms.iter().copied().take_while(|level_ms| *level_ms <= watermark_ms).last();
+    let as_of_ms = reached_ms.map_or(last_ms, |level_ms| level_ms.max(last_ms));
+    Some(Moment { as_of_ms, next_due_ms: levels_ms.into_iter().find(|level_ms| *level_ms > as_of_ms) })
 }
 
 #[cfg(test)]
@@ -96,6 +111,9 @@ mod tests {
     fn check(graph: &UserGraph, watermark_day: f64, as_of_day: f64, next_due_day: Option<f64>) {
         assert_eq!(as_of_ms(graph, ms(watermark_day)), Some(ms(as_of_day)));
         assert_eq!(next_due_ms(graph, ms(watermark_day)), next_due_day.map(ms));
+        let moment = moment(graph, ms(watermark_day)).unwrap();
+        assert_eq!(moment.as_of_ms, ms(as_of_day));
+        assert_eq!(moment.next_due_ms, next_due_ms(graph, moment.as_of_ms));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{DayBits, ExpandedView, GraphParams, ViewGraph, ViewSummary};
 use crate::event::View;
 
@@ -65,6 +67,21 @@ impl UserGraph {
         let mut days = self.views().map(|(_, view)| view.days());
         let Some(first) = days.next() else { return DayBits::default() };
         days.fold(first.clone(), |union, more| union.union(more))
+    }
+
+    /// The same days, newest first. Walks no further than it is asked to.
+    pub fn newest_activity_days(&self) -> impl Iterator<Item = i32> + '_ {
+        let mut views: SmallVec<[_; View::COUNT]> =
+            self.views().map(|(_, view)| view.days().iter().peekable()).collect();
+        let newest_day = self.views().filter_map(|(_, view)| view.days().newest_day()).max();
+        std::iter::from_fn(move || {
+            let day = views.iter_mut().filter_map(|days| days.peek().copied()).max()?;
+            for days in &mut views {
+                days.next_if_eq(&day);
+            }
+            // A view's bits reach back from its own newest day, those of all views from the newest of them.
+            newest_day.filter(|newest_day| newest_day.saturating_sub(day) < DayBits::CAPACITY_DAYS).map(|_| day)
+        })
     }
 
     /// Events ever.

@@ -33,6 +33,8 @@ struct Work {
 struct Target {
     partition: PartitionId,
     user: UserId,
+    /// When it is due again if it stays silent after the moment it is scored for.
+    next_due_ms: Option<i64>,
 }
 
 impl<L: Source + Sink> StreamThread<L> {
@@ -77,7 +79,7 @@ impl<L: Source + Sink> StreamThread<L> {
             return self.go_on_after(error);
         }
         watch.lap("commit");
-        self.publish(work, &commit, &targets, &requests, decided);
+        self.publish(work, &commit, &targets, decided);
         if !guard::holds(Guard::PublishAfterCommit)
             && let Err(error) = self.with_retries(|log| log.commit_blocking(&commit))?
         {
@@ -154,15 +156,15 @@ impl<L: Source + Sink> StreamThread<L> {
         report: &mut BatchReport,
     ) -> (Vec<Target>, Vec<ScoreRequest<UserGraph>>) {
         let (mut targets, mut requests) = (Vec::new(), Vec::new());
-        let mut push = |partition, user: &UserId, graph: Arc<UserGraph>, as_of_ms| {
-            targets.push(Target { partition, user: user.clone() });
-            requests.push(ScoreRequest { graph, as_of_ms });
+        let mut push = |partition, user: &UserId, graph: Arc<UserGraph>, moment: due::Moment| {
+            targets.push(Target { partition, user: user.clone(), next_due_ms: moment.next_due_ms });
+            requests.push(ScoreRequest { graph, as_of_ms: moment.as_of_ms });
         };
         for (&partition, work) in work {
             let (Some(owned), Some(watermark_ms)) = (self.owned.get(&partition), work.watermark_ms) else { continue };
             for (user, graph) in work.write_set.users() {
-                if let Some(as_of_ms) = due::as_of_ms(graph, watermark_ms) {
-                    push(partition, user, Arc::clone(graph), as_of_ms);
+                if let Some(moment) = due::moment(graph, watermark_ms) {
+                    push(partition, user, Arc::clone(graph), moment);
                 }
             }
             for (user, _) in &work.due {
@@ -170,11 +172,11 @@ impl<L: Source + Sink> StreamThread<L> {
                     continue;
                 }
                 let Some(graph) = owned.handle.state.graphs.get(user.as_str()) else { continue };
-                let Some(as_of_ms) = due::as_of_ms(&graph, watermark_ms) else { continue };
+                let Some(moment) = due::moment(&graph, watermark_ms) else { continue };
                 let scored_ms = owned.handle.scores.get(user.as_str()).map(|score| score.as_of_ms);
-                if scored_ms.is_none_or(|scored_ms| scored_ms < as_of_ms) {
+                if scored_ms.is_none_or(|scored_ms| scored_ms < moment.as_of_ms) {
                     report.due_user_count += 1;
-                    push(partition, user, graph, as_of_ms);
+                    push(partition, user, graph, moment);
                 }
             }
         }
@@ -228,7 +230,6 @@ impl<L: Source + Sink> StreamThread<L> {
         work: BTreeMap<PartitionId, Work>,
         commit: &Commit,
         targets: &[Target],
-        requests: &[ScoreRequest<UserGraph>],
         decided: Vec<Option<Decided>>,
     ) {
         let mut published = Vec::with_capacity(work.len());
@@ -248,12 +249,12 @@ impl<L: Source + Sink> StreamThread<L> {
             }
             published.push((partition, changed));
         }
-        for ((target, request), decided) in targets.iter().zip(requests).zip(decided) {
+        for (target, decided) in targets.iter().zip(decided) {
             let Some(owned) = self.owned.get_mut(&target.partition) else { continue };
             if let Some(decided) = decided {
                 owned.handle.scores.insert(target.user.clone(), decided.score);
             }
-            if let Some(due_ms) = due::next_due_ms(&request.graph, request.as_of_ms) {
+            if let Some(due_ms) = target.next_due_ms {
                 owned.timers.schedule(&target.user, due_ms);
             }
         }
@@ -307,8 +308,8 @@ impl<L: Source + Sink> StreamThread<L> {
 
 fn reschedule(owned: &mut Owned, user: &UserId, watermark_ms: Option<i64>) {
     let Some(graph) = owned.handle.state.graphs.get(user.as_str()) else { return };
-    let Some(as_of_ms) = watermark_ms.and_then(|watermark_ms| due::as_of_ms(&graph, watermark_ms)) else { return };
-    if let Some(due_ms) = due::next_due_ms(&graph, as_of_ms) {
+    let moment = watermark_ms.and_then(|watermark_ms| due::moment(&graph, watermark_ms));
+    if let Some(due_ms) = moment.and_then(|moment| moment.next_due_ms) {
         owned.timers.schedule(user, due_ms);
     }
 }
