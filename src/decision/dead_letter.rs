@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     Message,
-    message::{cloud_event, to_json},
+    message::{Kind, cloud_event, to_json},
     text::base64,
 };
 use crate::event::{Origin, format_time_ms};
@@ -83,7 +83,7 @@ pub fn dead_letter_message(letter: &DeadLetter<'_>) -> Message {
         payload: Bytes(letter.payload),
     };
     let payload = to_json(&wire);
-    let mut headers = cloud_event(id, "dead_letter", partition, timestamp);
+    let mut headers = cloud_event(id, Kind::DeadLetter, partition, timestamp);
     headers.extend([
         ("__connect.errors.topic", letter.topic.to_owned()),
         ("__connect.errors.partition", partition.to_string()),

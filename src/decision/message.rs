@@ -2,17 +2,19 @@
 //!
 //! The schemas are `schemas/{score,alert,recommendation}.schema.json`; tests hold the bytes against them.
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::Serialize;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     AlertDraft, UserScore, alert_id,
+    json::{Json, hexadecimal},
     reason::{ReasonWire, name_text},
 };
 use crate::{
     event::{PartitionId, Positions, UserId, format_time_ms},
     graph::NameLookup,
-    score::{ATTENTION_NAMES, RankedItem, Reason, Scored},
+    score::{ATTENTION_NAMES, Factor, RankedItem, Reason, Scored},
 };
 
 /// A record to write, without its topic and place.
@@ -36,11 +38,11 @@ pub struct Subject<'a> {
 /// The id of a score: 32 hexadecimal digits, equal in every run that scores `user` at `as_of_ms` after reading the same
 /// records.
 pub fn score_id(user: &UserId, positions: &Positions, as_of_ms: i64) -> String {
-    format!("{:032x}", id_of(b"score\0", user, positions, as_of_ms))
+    hexadecimal(&id_of(b"score\0", user, positions, as_of_ms).to_be_bytes())
 }
 
 fn id_of(what: &[u8], user: &UserId, positions: &Positions, as_of_ms: i64) -> u128 {
-    let mut bytes = Vec::with_capacity(64 + user.as_str().len());
+    let mut bytes: SmallVec<[u8; 128]> = SmallVec::new();
     bytes.extend_from_slice(what);
     for offset in positions.0 {
         bytes.extend_from_slice(&offset.0.to_le_bytes());
@@ -48,52 +50,6 @@ fn id_of(what: &[u8], user: &UserId, positions: &Positions, as_of_ms: i64) -> u1
     bytes.extend_from_slice(&as_of_ms.to_le_bytes());
     bytes.extend_from_slice(user.as_str().as_bytes());
     xxh3_128(&bytes)
-}
-
-#[derive(Serialize)]
-struct ScoreWire<'a> {
-    score_id: &'a str,
-    user_id: &'a str,
-    churn_probability: f32,
-    churn_days: u32,
-    purchase_probability: f32,
-    purchase_days: u32,
-    value_at_stake_minor: u64,
-    event_time: String,
-    scored_at: &'a str,
-    model_version: &'a str,
-    input_positions: PositionsWire,
-    view_attention: AttentionWire<'a>,
-    top_factors: Vec<FactorWire<'a>>,
-    alert: AlertStateWire,
-    recommendations_hash: String,
-}
-
-#[derive(Serialize)]
-struct PositionsWire {
-    partition: i32,
-    clicks: i64,
-    searches: i64,
-    purchases: i64,
-}
-
-impl PositionsWire {
-    fn new(partition: PartitionId, positions: &Positions) -> Self {
-        let [clicks, searches, purchases] = positions.0.map(|offset| offset.0);
-        Self { partition: partition.0, clicks, searches, purchases }
-    }
-}
-
-struct AttentionWire<'a>(&'a [f32; ATTENTION_NAMES.len()]);
-
-impl Serialize for AttentionWire<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(ATTENTION_NAMES.len()))?;
-        for (name, weight) in ATTENTION_NAMES.iter().zip(self.0) {
-            map.serialize_entry(name, weight)?;
-        }
-        map.end()
-    }
 }
 
 #[derive(Serialize)]
@@ -110,40 +66,49 @@ impl<'a> FactorWire<'a> {
     }
 }
 
-#[derive(Serialize)]
-struct AlertStateWire {
-    level: &'static str,
-    alert_count: u32,
-    last_alert_at: Option<String>,
-}
-
 /// The record of topic `scores`: compacted, key = user. Holds all of `score`, so that a restart reads it back.
+///
+/// Written by hand, as is the record of lists: one a scored user, these two are most of what the loop writes.
 pub fn score_message(subject: Subject<'_>, score: &UserScore, scored: &Scored) -> Message {
     let id = score_id(subject.user, &score.positions, score.as_of_ms);
     let scored_at = format_time_ms(score.as_of_ms);
-    let wire = ScoreWire {
-        score_id: &id,
-        user_id: subject.user.as_str(),
-        churn_probability: score.churn_probability.get(),
-        churn_days: score.churn_days,
-        purchase_probability: score.purchase_probability.get(),
-        purchase_days: score.purchase_days,
-        value_at_stake_minor: score.value_at_stake_minor,
-        event_time: format_time_ms(score.event_ms),
-        scored_at: &scored_at,
-        model_version: &score.model_version,
-        input_positions: PositionsWire::new(subject.partition, &score.positions),
-        view_attention: AttentionWire(&score.attention),
-        top_factors: FactorWire::all(scored),
-        alert: AlertStateWire {
-            level: score.alert.level.name(),
-            alert_count: score.alert.alert_count,
-            last_alert_at: score.alert.last_alert_ms.map(format_time_ms),
-        },
-        recommendations_hash: format!("{:016x}", score.lists_hash),
-    };
-    let payload = to_json(&wire);
-    Message { payload, headers: cloud_event(id, "score", subject.partition, scored_at) }
+    let [clicks, searches, purchases] = score.positions.0.map(|offset| offset.0);
+    let mut json = Json::with_capacity(896);
+    json.plain("{\"score_id\":", &id);
+    json.text(",\"user_id\":", subject.user.as_str());
+    json.number(",\"churn_probability\":", score.churn_probability.get());
+    json.number(",\"churn_days\":", score.churn_days);
+    json.number(",\"purchase_probability\":", score.purchase_probability.get());
+    json.number(",\"purchase_days\":", score.purchase_days);
+    json.number(",\"value_at_stake_minor\":", score.value_at_stake_minor);
+    json.plain(",\"event_time\":", &format_time_ms(score.event_ms));
+    json.plain(",\"scored_at\":", &scored_at);
+    json.text(",\"model_version\":", &score.model_version);
+    json.number(",\"input_positions\":{\"partition\":", subject.partition.0);
+    json.number(",\"clicks\":", clicks);
+    json.number(",\"searches\":", searches);
+    json.number(",\"purchases\":", purchases);
+    json.raw("},\"view_attention\":{");
+    for (place, (name, weight)) in ATTENTION_NAMES.iter().zip(&score.attention).enumerate() {
+        json.plain(if place == 0 { "" } else { "," }, name);
+        json.number(":", *weight);
+    }
+    json.raw("},\"top_factors\":[");
+    for (place, Factor { name, value, effect }) in scored.top_factors.iter().enumerate() {
+        json.text(if place == 0 { "{\"name\":" } else { ",{\"name\":" }, name);
+        json.number(",\"value\":", *value);
+        json.number(",\"effect\":", *effect);
+        json.raw("}");
+    }
+    json.plain("],\"alert\":{\"level\":", score.alert.level.name());
+    json.number(",\"alert_count\":", score.alert.alert_count);
+    match score.alert.last_alert_ms {
+        Some(time_ms) => json.plain(",\"last_alert_at\":", &format_time_ms(time_ms)),
+        None => json.raw(",\"last_alert_at\":null"),
+    }
+    json.plain("},\"recommendations_hash\":", &hexadecimal(&score.lists_hash.to_be_bytes()));
+    json.raw("}");
+    Message { payload: json.into_bytes(), headers: cloud_event(id, Kind::Score, subject.partition, scored_at) }
 }
 
 #[derive(Serialize)]
@@ -194,39 +159,7 @@ pub fn alert_message(
         top_factors: FactorWire::all(scored),
     };
     let payload = to_json(&wire);
-    Message { payload, headers: cloud_event(id, "churn_alert", subject.partition, raised_at) }
-}
-
-#[derive(Serialize)]
-struct RecommendationWire<'a> {
-    recommendation_id: &'a str,
-    user_id: &'a str,
-    score_id: String,
-    event_time: String,
-    scored_at: &'a str,
-    model_version: &'a str,
-    items: Vec<PlaceWire>,
-    discoveries: Vec<PlaceWire>,
-}
-
-#[derive(Serialize)]
-struct PlaceWire {
-    item_id: String,
-    score: f32,
-    reason: &'static str,
-}
-
-impl PlaceWire {
-    fn all(list: &[RankedItem], list_length: usize, names: &dyn NameLookup) -> Vec<Self> {
-        let places = list.iter().take(list_length);
-        places
-            .map(|place| Self {
-                item_id: name_text(names, place.item),
-                score: place.score,
-                reason: place.reason.name(),
-            })
-            .collect()
-    }
+    Message { payload, headers: cloud_event(id, Kind::ChurnAlert, subject.partition, raised_at) }
 }
 
 /// The record of topic `recommendations`: key = user; written when one of the lists changed.
@@ -237,28 +170,53 @@ pub fn recommendation_message(
     list_length: usize,
     names: &dyn NameLookup,
 ) -> Message {
-    let id = format!("{:032x}", id_of(b"recommendation\0", subject.user, &score.positions, score.as_of_ms));
+    let id = hexadecimal(&id_of(b"recommendation\0", subject.user, &score.positions, score.as_of_ms).to_be_bytes());
     let scored_at = format_time_ms(score.as_of_ms);
-    let wire = RecommendationWire {
-        recommendation_id: &id,
-        user_id: subject.user.as_str(),
-        score_id: score_id(subject.user, &score.positions, score.as_of_ms),
-        event_time: format_time_ms(score.event_ms),
-        scored_at: &scored_at,
-        model_version: &score.model_version,
-        items: PlaceWire::all(&scored.items, list_length, names),
-        discoveries: PlaceWire::all(&scored.discoveries, list_length, names),
-    };
-    let payload = to_json(&wire);
-    Message { payload, headers: cloud_event(id, "recommendation", subject.partition, scored_at) }
+    let mut json = Json::with_capacity(512 + 64 * (scored.items.len() + scored.discoveries.len()));
+    json.plain("{\"recommendation_id\":", &id);
+    json.text(",\"user_id\":", subject.user.as_str());
+    json.plain(",\"score_id\":", &score_id(subject.user, &score.positions, score.as_of_ms));
+    json.plain(",\"event_time\":", &format_time_ms(score.event_ms));
+    json.plain(",\"scored_at\":", &scored_at);
+    json.text(",\"model_version\":", &score.model_version);
+    for (start, list) in [(",\"items\":[", &scored.items), ("],\"discoveries\":[", &scored.discoveries)] {
+        json.raw(start);
+        for (place, RankedItem { item, score, reason }) in list.iter().take(list_length).enumerate() {
+            let start = if place == 0 { "{\"item_id\":" } else { ",{\"item_id\":" };
+            match names.text(*item) {
+                Some(text) => json.text(start, &text),
+                None => json.text(start, &name_text(names, *item)),
+            }
+            json.number(",\"score\":", *score);
+            json.plain(",\"reason\":", reason.name());
+            json.raw("}");
+        }
+    }
+    json.raw("]}");
+    Message { payload: json.into_bytes(), headers: cloud_event(id, Kind::Recommendation, subject.partition, scored_at) }
+}
+
+/// What a record is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Score,
+    ChurnAlert,
+    Recommendation,
+    DeadLetter,
 }
 
 /// Headers of a `CloudEvent` 1.0 in Kafka's binary mode.
-pub(super) fn cloud_event(id: String, what: &str, partition: PartitionId, time: String) -> Vec<(&'static str, String)> {
+pub(super) fn cloud_event(id: String, kind: Kind, partition: PartitionId, time: String) -> Vec<(&'static str, String)> {
+    let kind = match kind {
+        Kind::Score => "dev.undercurrent.score.v1",
+        Kind::ChurnAlert => "dev.undercurrent.churn_alert.v1",
+        Kind::Recommendation => "dev.undercurrent.recommendation.v1",
+        Kind::DeadLetter => "dev.undercurrent.dead_letter.v1",
+    };
     vec![
         ("ce_specversion", "1.0".to_owned()),
         ("ce_id", id),
-        ("ce_type", format!("dev.undercurrent.{what}.v1")),
+        ("ce_type", kind.to_owned()),
         ("ce_source", format!("/undercurrent/partitions/{partition}")),
         ("ce_time", time),
         ("content-type", "application/json".to_owned()),
@@ -268,4 +226,169 @@ pub(super) fn cloud_event(id: String, what: &str, partition: PartitionId, time: 
 pub(super) fn to_json(wire: &impl Serialize) -> Vec<u8> {
     #[expect(clippy::expect_used, reason = "texts, numbers and lists: nothing that JSON cannot hold, and no I/O")]
     serde_json::to_vec(wire).expect("plain data serialises")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        decision::{AlertState, RiskLevel},
+        event::{NameHash, Offset},
+        score::{ItemReason, ModelInfo, Probability},
+    };
+
+    struct Known;
+
+    impl NameLookup for Known {
+        fn text(&self, name: NameHash) -> Option<Arc<str>> {
+            (!name.0.is_multiple_of(3)).then(|| Arc::from(format!("item \"{}\"", name.0)))
+        }
+    }
+
+    fn number() -> impl Strategy<Value = f32> {
+        prop_oneof![Just(0.0_f32), 0.0_f32..1.0, any::<f32>().prop_filter("finite", |value| value.is_finite())]
+    }
+
+    fn inputs() -> impl Strategy<Value = (String, UserScore, Scored)> {
+        let factor = (".{0,8}", prop::option::of(number()), number()).prop_map(|(name, value, effect)| Factor {
+            name: Arc::from(name),
+            value,
+            effect,
+        });
+        let item = (0_u64..1 << 48, number(), 0..5_usize).prop_map(|(item, score, reason)| {
+            use ItemReason::{Category, Habit, Model, Neighbours, Popularity};
+            let reason = [Habit, Neighbours, Category, Popularity, Model][reason];
+            RankedItem { item: NameHash(item), score, reason }
+        });
+        let list = prop::collection::vec(item, 0..6);
+        (
+            (".{0,20}", ".{0,8}"),
+            (0.0_f32..=1.0, 0.0_f32..=1.0, any::<u64>(), prop::array::uniform6(number()), any::<u64>()),
+            (0_i64..4_102_444_800_000, 0_i64..4_102_444_800_000, prop::array::uniform3(any::<i64>())),
+            (0..3_usize, any::<u32>(), prop::option::of(0_i64..4_102_444_800_000)),
+            prop::collection::vec(factor, 0..4),
+            prop::array::uniform2(list),
+        )
+            .prop_map(
+                |(
+                    (user, version),
+                    numbers,
+                    (as_of_ms, event_ms, positions),
+                    alert,
+                    top_factors,
+                    [items, discoveries],
+                )| {
+                    let (churn, purchase, value_at_stake_minor, attention, lists_hash) = numbers;
+                    let version: Arc<str> = Arc::from(version);
+                    let (churn, purchase) = (Probability::clamped(churn), Probability::clamped(purchase));
+                    let model = ModelInfo {
+                        version: Arc::clone(&version),
+                        churn_days: 30,
+                        purchase_days: 7,
+                        churn_threshold: churn,
+                    };
+                    let score = UserScore {
+                        churn_probability: churn,
+                        purchase_probability: purchase,
+                        churn_days: 30,
+                        purchase_days: 7,
+                        value_at_stake_minor,
+                        attention,
+                        as_of_ms,
+                        event_ms,
+                        positions: Positions(positions.map(Offset)),
+                        lists_hash,
+                        alert: AlertState {
+                            level: RiskLevel::ALL[alert.0],
+                            alert_count: alert.1,
+                            last_alert_ms: alert.2,
+                        },
+                        model_version: version,
+                    };
+                    let scored = Scored {
+                        churn_probability: churn,
+                        purchase_probability: purchase,
+                        attention,
+                        top_factors,
+                        value_at_stake_minor,
+                        items,
+                        discoveries,
+                        model: Arc::new(model),
+                    };
+                    (user, score, scored)
+                },
+            )
+    }
+
+    /// The number that the shortest digits of a single-precision one read back as.
+    fn digits(number: f32) -> Value {
+        serde_json::from_str(&serde_json::to_string(&number).unwrap()).unwrap()
+    }
+
+    fn places(list: &[RankedItem]) -> Vec<Value> {
+        list.iter()
+            .take(4)
+            .map(|place| {
+                json!({"item_id": name_text(&Known, place.item), "score": digits(place.score), "reason": place.reason.name()})
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_by_hand_is_what_serde_writes((user, score, scored) in inputs()) {
+            let user = UserId::new(&user);
+            let subject = Subject { user: &user, partition: PartitionId(7) };
+            let [clicks, searches, purchases] = score.positions.0.map(|offset| offset.0);
+            let attention: serde_json::Map<String, Value> =
+                ATTENTION_NAMES.iter().zip(score.attention).map(|(name, weight)| ((*name).to_owned(), digits(weight))).collect();
+            let score_id = format!("{:032x}", id_of(b"score\0", &user, &score.positions, score.as_of_ms));
+            let expected = json!({
+                "score_id": score_id,
+                "user_id": user.as_str(),
+                "churn_probability": digits(score.churn_probability.get()),
+                "churn_days": 30,
+                "purchase_probability": digits(score.purchase_probability.get()),
+                "purchase_days": 7,
+                "value_at_stake_minor": score.value_at_stake_minor,
+                "event_time": format_time_ms(score.event_ms),
+                "scored_at": format_time_ms(score.as_of_ms),
+                "model_version": &*score.model_version,
+                "input_positions": {"partition": 7, "clicks": clicks, "searches": searches, "purchases": purchases},
+                "view_attention": attention,
+                "top_factors": scored.top_factors.iter().map(|factor| json!({
+                    "name": &*factor.name, "value": factor.value.map(digits), "effect": digits(factor.effect),
+                })).collect::<Vec<_>>(),
+                "alert": {
+                    "level": score.alert.level.name(),
+                    "alert_count": score.alert.alert_count,
+                    "last_alert_at": score.alert.last_alert_ms.map(format_time_ms),
+                },
+                "recommendations_hash": format!("{:016x}", score.lists_hash),
+            });
+            let read = |payload: &[u8]| serde_json::from_slice::<Value>(payload).expect("it is JSON");
+            let message = score_message(subject, &score, &scored);
+            prop_assert_eq!(read(&message.payload), expected);
+            prop_assert_eq!(&message.headers[1].1, &score_id);
+
+            let expected = json!({
+                "recommendation_id":
+                    format!("{:032x}", id_of(b"recommendation\0", &user, &score.positions, score.as_of_ms)),
+                "user_id": user.as_str(),
+                "score_id": score_id,
+                "event_time": format_time_ms(score.event_ms),
+                "scored_at": format_time_ms(score.as_of_ms),
+                "model_version": &*score.model_version,
+                "items": places(&scored.items),
+                "discoveries": places(&scored.discoveries),
+            });
+            let message = recommendation_message(subject, &score, &scored, 4, &Known);
+            prop_assert_eq!(read(&message.payload), expected);
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod alert;
 mod book;
 mod dead_letter;
 mod decide;
+mod json;
 mod message;
 mod reason;
 mod restore;

@@ -83,19 +83,17 @@ pub fn format_time_ms(time_ms: i64) -> String {
     let (year, month, day) = civil_from_days(time_ms.div_euclid(DAY_MS));
     let of_day = time_ms.rem_euclid(DAY_MS);
     let mut text = String::with_capacity(24);
-    push_digits(&mut text, year, 4);
-    text.push('-');
-    push_digits(&mut text, month, 2);
-    text.push('-');
-    push_digits(&mut text, day, 2);
-    text.push('T');
-    push_digits(&mut text, of_day / 3_600_000, 2);
-    text.push(':');
-    push_digits(&mut text, of_day / 60_000 % 60, 2);
-    text.push(':');
-    push_digits(&mut text, of_day / 1_000 % 60, 2);
-    text.push('.');
-    push_digits(&mut text, of_day % 1_000, 3);
+    push_pair(&mut text, year / 100);
+    push_pair(&mut text, year % 100);
+    for (separator, value) in
+        [("-", month), ("-", day), ("T", of_day / 3_600_000), (":", of_day / 60_000 % 60), (":", of_day / 1_000 % 60)]
+    {
+        text.push_str(separator);
+        push_pair(&mut text, value);
+    }
+    let millis = of_day % 1_000;
+    text.push_str([".0", ".1", ".2", ".3", ".4", ".5", ".6", ".7", ".8", ".9"][index(millis / 100)]);
+    push_pair(&mut text, millis % 100);
     text.push('Z');
     text
 }
@@ -104,11 +102,19 @@ pub fn format_time_ms(time_ms: i64) -> String {
 const MIN_MS: i64 = -62_167_219_200_000;
 const MAX_MS: i64 = 253_402_300_799_999;
 
-fn push_digits(text: &mut String, value: i64, width: u32) {
-    for place in (0..width).rev() {
-        let digit = u8::try_from(value / 10_i64.pow(place) % 10).unwrap_or(0);
-        text.push(char::from(b'0' + digit));
-    }
+/// All numbers of two digits.
+const PAIRS: &str = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748\
+                     4950515253545556575859606162636465666768697071727374757677787980818283848586878889909192939495969798\
+                     99";
+
+/// Appends a number below 100 with two digits.
+fn push_pair(text: &mut String, value: i64) {
+    let place = 2 * index(value);
+    text.push_str(&PAIRS[place..place + 2]);
+}
+
+fn index(value: i64) -> usize {
+    usize::try_from(value).unwrap_or(0)
 }
 
 /// Year, month and day of a day number (Howard Hinnant's algorithm, 400-year eras beginning in March).
