@@ -62,7 +62,20 @@ impl Model {
 
     /// Contribution of feature `place` to the churn log-odds over the linear path, against the training median.
     pub fn wide_effect(&self, user: &EncodedUser, place: usize) -> f32 {
-        let weight = self.parameters.get("wide.weight").map_or(&[][..], |parameter| &parameter.values);
+        self.wide_effect_of(self.wide_weight(), user, place)
+    }
+
+    /// The contributions of all features, in their order.
+    pub fn wide_effects<'a>(&'a self, user: &'a EncodedUser) -> impl Iterator<Item = f32> + 'a {
+        let weight = self.wide_weight();
+        (0..user.features.len()).map(move |place| self.wide_effect_of(weight, user, place))
+    }
+
+    fn wide_weight(&self) -> &[f32] {
+        self.parameters.get("wide.weight").map_or(&[], |parameter| &parameter.values)
+    }
+
+    fn wide_effect_of(&self, weight: &[f32], user: &EncodedUser, place: usize) -> f32 {
         let of = |row: usize| weight.get(2 * row).copied().unwrap_or(0.0);
         let linear = of(place) * user.features[place] + of(self.config.features + place) * user.missing_bit(place);
         self.calibration.churn.scale * linear

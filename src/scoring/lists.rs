@@ -30,8 +30,8 @@ fn by_query(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction) -> 
     let items = bundle.spec.vocabulary().items();
     // Row 0 stands for 'no item'; the vocabulary's rows follow.
     let rows = bundle.model.item_table().chunks_exact(width).skip(1);
-    let dot = |row: &[f32]| row.iter().zip(&prediction.query).map(|(left, right)| left * right).sum::<f32>();
-    let mut ranked: Vec<(f32, NameHash)> = rows.zip(items).map(|(row, item)| (dot(row), *item)).collect();
+    let mut ranked: Vec<(f32, NameHash)> =
+        rows.zip(items).map(|(row, item)| (dot(row, &prediction.query), *item)).collect();
     let bought: HashSet<NameHash> = graph
         .view(View::Purchase)
         .map_or(&[][..], |view| view.nodes_of(NameKind::Item))
@@ -51,4 +51,18 @@ fn by_query(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction) -> 
         items: ranked.iter().take(PLACES).map(place).collect(),
         discoveries: ranked.iter().filter(|(_, item)| !bought.contains(item)).take(PLACES).map(place).collect(),
     }
+}
+
+/// Sum of products in sixteen interleaved sums, which wide registers hold; the order is fixed, so scores are exact.
+fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 16];
+    let (left_chunks, left_rest) = left.as_chunks::<16>();
+    let (right_chunks, right_rest) = right.as_chunks::<16>();
+    for (left, right) in left_chunks.iter().zip(right_chunks) {
+        for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+            *sum += left * right;
+        }
+    }
+    let rest: f32 = left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum();
+    sums.iter().sum::<f32>() + rest
 }

@@ -111,8 +111,7 @@ impl Served {
     /// The features with the largest linear effects on the churn log-odds, strongest first; ties by place.
     fn factors(&self, user: &EncodedUser) -> Vec<Factor> {
         let mut strongest: Vec<(f32, usize)> = Vec::with_capacity(FACTORS + 1);
-        for place in 0..user.features.len() {
-            let effect = self.bundle.model.wide_effect(user, place);
+        for (place, effect) in self.bundle.model.wide_effects(user).enumerate() {
             let rank = strongest.partition_point(|(known, _)| known.abs() >= effect.abs());
             if rank < FACTORS && effect != 0.0 {
                 strongest.insert(rank, (effect, place));
