@@ -6,6 +6,7 @@ pub mod feed;
 pub mod models;
 pub mod params;
 pub mod pool;
+pub mod replay;
 pub mod signals;
 mod supervisor;
 pub mod threads;

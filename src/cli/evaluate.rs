@@ -67,6 +67,11 @@ impl Stages {
         }
     }
 
+    /// Whether anybody sees it: on a terminal.
+    pub(super) fn is_drawn(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
     pub(super) fn finish(&self) {
         self.0.finish_and_clear();
     }

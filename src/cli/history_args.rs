@@ -22,6 +22,13 @@ pub(super) struct HistoryArgs {
     /// Event names that count as purchase
     #[arg(long, value_delimiter = ',', required = true, value_name = "KINDS")]
     buy: Vec<String>,
+    #[command(flatten)]
+    task: TaskArgs,
+}
+
+/// What is learned, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct TaskArgs {
     /// Users active within this many days before a moment are learned from and predicted
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3_650))]
     history_days: u32,
@@ -42,22 +49,48 @@ pub(super) struct HistoryArgs {
 impl HistoryArgs {
     /// The options of a training that sees nothing at or after `cutoff_ms` and writes into `out`.
     pub(super) fn into_options(self, cutoff_ms: i64, out: PathBuf) -> EvaluateOptions {
+        self.task.into_options(self.events, self.items, [self.activity, self.buy], cutoff_ms, out)
+    }
+}
+
+impl TaskArgs {
+    /// The options of a training on event files; `kinds` are the names that count as activity and as purchase.
+    pub(super) fn into_options(
+        self,
+        events: Vec<PathBuf>,
+        items: Option<PathBuf>,
+        [activity, buy]: [Vec<String>; 2],
+        cutoff_ms: i64,
+        out: PathBuf,
+    ) -> EvaluateOptions {
+        let (horizons, threads) = (self.horizons(), self.threads());
         EvaluateOptions {
-            events: self.events,
-            items: self.items,
+            events,
+            items,
             cutoff_ms,
-            activity: self.activity,
-            buy: self.buy,
-            horizons: Horizons {
-                history_days: self.history_days,
-                churn_days: self.churn_days,
-                purchase_days: self.purchase_days,
-            },
+            activity,
+            buy,
+            horizons,
             seed: self.seed,
             out,
-            threads: self.threads.unwrap_or_else(cores),
+            threads,
             report: false,
         }
+    }
+
+    /// What is predicted.
+    pub(super) fn horizons(&self) -> Horizons {
+        Horizons { history_days: self.history_days, churn_days: self.churn_days, purchase_days: self.purchase_days }
+    }
+
+    /// Seed of everything random.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Threads to train on.
+    pub(super) fn threads(&self) -> NonZeroUsize {
+        self.threads.unwrap_or_else(cores)
     }
 }
 
@@ -67,6 +100,6 @@ pub(super) fn cutoff(text: &str) -> Result<i64, String> {
 }
 
 /// One thread a core.
-fn cores() -> NonZeroUsize {
+pub(super) fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }

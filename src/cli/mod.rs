@@ -8,6 +8,7 @@ mod generate;
 mod history_args;
 mod models;
 mod output;
+mod replay;
 mod run;
 mod send;
 mod settings;
@@ -64,6 +65,8 @@ enum Command {
     Check,
     /// Send events from files into the topics (or into the embedded log)
     Send(send::SendArgs),
+    /// Fold event files into snapshots of past moments, for training and for a first start
+    Replay(replay::ReplayArgs),
     /// Show outputs as readable lines
     Tail(tail::TailArgs),
     /// Make up shoppers, for load and tests
@@ -72,7 +75,7 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Find circles of users who choose alike, and whether leaving runs in them
     Circles(circles::CirclesArgs),
-    /// Train a model bundle on event files
+    /// Train a model bundle on event files or snapshots
     Train(train::TrainArgs),
     /// List and verify snapshots
     #[command(subcommand)]
@@ -162,11 +165,12 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(&cli.global, &args),
         Command::Check => check::run(&cli.global),
         Command::Send(args) => send::run(&cli.global, &args),
+        Command::Replay(args) => replay::run(&cli.global, &args),
         Command::Tail(args) => tail::run(&cli.global, &args),
         Command::Generate(args) => generate::run(&args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Circles(args) => circles::run(args),
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(&cli.global, args),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),
         Command::Models(command) => models::run(&cli.global, command),

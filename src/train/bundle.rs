@@ -1,23 +1,32 @@
-//! `undercurrent train`: trains on event files and stores a model bundle with its model card.
+//! `undercurrent train`: trains on event files or snapshots and stores a model bundle with its model card.
 
-use std::{collections::BTreeMap, fmt::Write as _, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::json;
 
 use super::{
     evaluate::{EvaluateError, EvaluateOptions, TrainedParts, nobody, read, train_on},
     examples::unit_hash,
-    history::{FileHistory, History},
+    history::{History, SnapshotHistory},
+    item_training::Catalogue,
     kinds::Survey,
     labels::is_eligible,
     metrics::BinaryMetrics,
+    schedule::Horizons,
 };
 use crate::{
-    event::{UserId, format_time_ms},
+    event::{EventKind, UserId, format_time_ms},
     features::{EncodedUser, Encoder},
     graph::UserGraph,
     model::{Bundle, BundleError, BundleParts},
     score::Probability,
+    snapshot::Snapshots,
 };
 
 /// Why no bundle was made.
@@ -48,14 +57,109 @@ pub fn train_bundle(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> 
     if history.corpus.row_count() == 0 {
         return Err(nobody(&options, &survey).into());
     }
-    let parts = train_on(&history, &catalogue, &options, end_ms, report)?;
+    let source = Source {
+        name: options.events.iter().map(|file| name_of(file)).collect::<Vec<_>>().join(", "),
+        event_count: history.corpus.row_count() as u64,
+        refused: Some(history.corpus.counts.rejected()),
+        activity: options.activity.join(", "),
+        buy: options.buy.join(", "),
+    };
+    let bundle = train_history(&history, &catalogue, &options, &source, report)?;
+    bundle.save(&options.out)?;
+    Ok(bundle)
+}
+
+/// What to train on when the history lies in snapshots.
+#[derive(Debug, Clone)]
+pub struct SnapshotTraining {
+    /// Where they lie.
+    pub snapshots: Snapshots,
+    /// The same in words.
+    pub location: String,
+    /// CSV with `item_id`, `title` and `category`.
+    pub items: Option<PathBuf>,
+    /// Only what is before it is seen, milliseconds since the Unix epoch.
+    pub until_ms: i64,
+    /// What is predicted.
+    pub horizons: Horizons,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The folder's name becomes the first part of the bundle's version.
+    pub out: PathBuf,
+    /// Threads; the result does not depend on it.
+    pub threads: NonZeroUsize,
+}
+
+impl SnapshotTraining {
+    /// Opens the history.
+    pub fn open(&self, report: &mut dyn FnMut(&str)) -> Result<SnapshotHistory, TrainBundleError> {
+        report("looking at the snapshots");
+        let threads = self.threads.get();
+        let history = SnapshotHistory::open(self.snapshots.clone(), &self.location, self.until_ms, threads);
+        Ok(history.map_err(EvaluateError::from)?)
+    }
+
+    /// Trains on what `history` knows before `end_ms` (one of its rounds). Saves nothing.
+    pub fn train(
+        &self,
+        history: &SnapshotHistory,
+        end_ms: i64,
+        report: &mut dyn FnMut(&str),
+    ) -> Result<Bundle, TrainBundleError> {
+        let catalogue = history.catalogue(self.items.as_deref())?;
+        let options = EvaluateOptions {
+            events: Vec::new(),
+            items: self.items.clone(),
+            cutoff_ms: end_ms,
+            activity: Vec::new(),
+            buy: Vec::new(),
+            horizons: self.horizons,
+            seed: self.seed,
+            out: self.out.clone(),
+            threads: self.threads,
+            report: false,
+        };
+        let activity = EventKind::ALL.into_iter().filter(|kind| history.params().activity.contains(*kind));
+        let (count, partitions) = (history.rounds_ms().len(), history.partition_count());
+        let source = Source {
+            name: format!("snapshots of {partitions} partitions at {count} moments"),
+            event_count: history.event_count(),
+            refused: None,
+            activity: activity.map(EventKind::name).collect::<Vec<_>>().join(", "),
+            buy: EventKind::Purchase.name().to_owned(),
+        };
+        train_history(history, &catalogue, &options, &source, report)
+    }
+}
+
+/// Trains on a snapshot location and saves the bundle into `training.out`.
+pub fn train_bundle_from_snapshots(
+    training: &SnapshotTraining,
+    report: &mut dyn FnMut(&str),
+) -> Result<Bundle, TrainBundleError> {
+    let history = training.open(report)?;
+    let bundle = training.train(&history, history.end_ms(), report)?;
+    bundle.save(&training.out)?;
+    Ok(bundle)
+}
+
+/// Trains on what `history` knows before `options.cutoff_ms`.
+fn train_history<H: History>(
+    history: &H,
+    catalogue: &Catalogue,
+    options: &EvaluateOptions,
+    source: &Source,
+    report: &mut dyn FnMut(&str),
+) -> Result<Bundle, TrainBundleError> {
+    let end_ms = options.cutoff_ms;
+    let parts = train_on(history, catalogue, options, end_ms, report)?;
     report("packing the bundle");
-    let probe = probe_users(&history, &parts, end_ms, options.seed)?;
+    let probe = probe_users(history, &parts, end_ms, options.seed)?;
     let probe: Vec<&EncodedUser> = probe.iter().collect();
-    let facts = Facts::of(&options, &history, &parts);
+    let facts = Facts { source, options, first_ms: history.first_ms(), users: history.users().len() };
     let items = (!parts.items.model.tables().rows().is_empty()).then(|| Arc::new(parts.items.model.clone()));
     let [churn_threshold, purchase_threshold] = parts.heads.thresholds.map(probability);
-    let bundle = Bundle::new(
+    Ok(Bundle::new(
         BundleParts {
             name: name_of(&options.out),
             card: facts.card(&parts),
@@ -67,9 +171,7 @@ pub fn train_bundle(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> 
             purchase_threshold,
         },
         &probe,
-    )?;
-    bundle.save(&options.out)?;
-    Ok(bundle)
+    )?)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a threshold needs few digits")]
@@ -82,8 +184,8 @@ fn name_of(folder: &Path) -> String {
 }
 
 /// Some scored users of the newest moment; they carry numbers only, no names.
-fn probe_users(
-    history: &FileHistory,
+fn probe_users<H: History>(
+    history: &H,
     parts: &TrainedParts,
     end_ms: i64,
     seed: u64,
@@ -102,48 +204,41 @@ fn probe_users(
     })?)
 }
 
-/// What the card and the metrics say of the data.
-struct Facts {
-    files: Vec<String>,
-    first_ms: i64,
-    end_ms: i64,
-    users: usize,
-    events: usize,
-    refused: u64,
+/// Where a history comes from, for the card.
+struct Source {
+    /// Names of the files, or what the snapshots are.
+    name: String,
+    /// Events in it.
+    event_count: u64,
+    /// Rows refused by cleaning, where they were seen.
+    refused: Option<u64>,
+    /// Names that count as activity.
     activity: String,
+    /// Names that count as purchase.
     buy: String,
-    history_days: u32,
-    seed: u64,
 }
 
-impl Facts {
-    fn of(options: &EvaluateOptions, history: &FileHistory, parts: &TrainedParts) -> Self {
-        Self {
-            files: options.events.iter().map(|file| name_of(file)).collect(),
-            first_ms: history.corpus.first_ms(),
-            end_ms: options.cutoff_ms,
-            users: history.users().len(),
-            events: history.corpus.row_count(),
-            refused: history.corpus.counts.rejected(),
-            activity: options.activity.join(", "),
-            buy: options.buy.join(", "),
-            history_days: parts.schedule.horizons.history_days,
-            seed: options.seed,
-        }
-    }
+/// What the card and the metrics say of the data.
+struct Facts<'a> {
+    source: &'a Source,
+    options: &'a EvaluateOptions,
+    first_ms: i64,
+    users: usize,
+}
 
+impl Facts<'_> {
     fn metrics(&self, parts: &TrainedParts) -> serde_json::Value {
         let [churn, purchase] = &parts.heads.validation;
         json!({
             "trained_from_ms": self.first_ms,
-            "trained_until_ms": self.end_ms,
+            "trained_until_ms": self.options.cutoff_ms,
             "user_count": self.users,
-            "event_count": self.events,
-            "refused_row_count": self.refused,
-            "history_days": self.history_days,
+            "event_count": self.source.event_count,
+            "refused_row_count": self.source.refused,
+            "history_days": parts.schedule.horizons.history_days,
             "churn_days": parts.schedule.horizons.churn_days,
             "purchase_days": parts.schedule.horizons.purchase_days,
-            "seed": self.seed,
+            "seed": self.options.seed,
             "validation": { "churn": churn, "purchase": purchase },
             "validation_items_recall_at_20": parts.items.validation_recall.map(|recall| recall[0]),
             "validation_discoveries_recall_at_20": parts.items.validation_recall.map(|recall| recall[1]),
@@ -155,23 +250,22 @@ impl Facts {
         let horizons = &parts.schedule.horizons;
         let mut text = format!(
             "# Model card\n\nPredicts for each user: no activity in the next {} days (churn), a purchase in the next {} days, and the \
-             items bought next.\n\n## Data\n\n- Files: {}\n- Events: {} of {} users, from {} to before {}; {} rows refused by \
-             cleaning\n- Activity: {}; purchase: {}\n- Users are learned from when active within {} days before a moment\n- \
+             items bought next.\n\n## Data\n\n- Read from: {}\n- Events: {} of {} users, from {} to before {}{}\n- Activity: {}; purchase: {}\n- Users are learned from when active within {} days before a moment\n- \
              Seed: {}\n\n## Validation\n\nThe newest moments whose horizons had ended, held out; the served weights were then \
              fitted again on everything.\nCalibration, thresholds, ridge and number of passes were chosen on the same window, which \
              flatters the model and its log-loss, ECE and F1 most; small leads over a baseline here prove nothing.\n",
             horizons.churn_days,
             horizons.purchase_days,
-            self.files.join(", "),
-            self.events,
+            self.source.name,
+            self.source.event_count,
             self.users,
             format_time_ms(self.first_ms),
-            format_time_ms(self.end_ms),
-            self.refused,
-            self.activity,
-            self.buy,
-            self.history_days,
-            self.seed
+            format_time_ms(self.options.cutoff_ms),
+            self.source.refused.map_or_else(String::new, |count| format!("; {count} rows refused by cleaning")),
+            self.source.activity,
+            self.source.buy,
+            horizons.history_days,
+            self.options.seed
         );
         for (head, models) in ["churn", "purchase"].into_iter().zip(&parts.heads.validation) {
             table(&mut text, head, models);

@@ -184,15 +184,15 @@ pub(super) struct TrainedParts {
 }
 
 /// Trains everything that is served on what is before `end_ms`.
-pub(super) fn train_on(
-    history: &FileHistory,
+pub(super) fn train_on<H: History>(
+    history: &H,
     catalogue: &Catalogue,
     options: &EvaluateOptions,
     end_ms: i64,
     report: &mut dyn FnMut(&str),
 ) -> Result<TrainedParts, EvaluateError> {
-    let first_ms = history.corpus.first_ms();
-    let schedule = Schedule::new(first_ms, end_ms, options.horizons);
+    let first_ms = history.first_ms();
+    let schedule = Schedule::new(first_ms, end_ms, options.horizons).shown_by(history);
     if schedule.shortened {
         report(&format!(
             "the history is short: trained for {} days without activity and {} days to a purchase instead",
@@ -239,15 +239,7 @@ pub(super) fn read(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> R
         let entry = CatalogueEntry { text: text.to_owned(), title: String::new() };
         catalogue.names.insert((kind, hash), entry);
     }
-    for item in listed {
-        let hash = NameHash::of(NameKind::Item, &item.id);
-        if let Some(entry) = catalogue.names.get_mut(&(NameKind::Item, hash)) {
-            entry.title = item.title;
-        }
-        if !item.category.is_empty() {
-            catalogue.categories.insert(hash, NameHash::of(NameKind::Category, &item.category));
-        }
-    }
+    catalogue.add(listed);
     let params = GraphParams { activity: plan.activity(), ..GraphParams::default() };
     Ok((FileHistory { corpus, params, threads: options.threads.get() }, outcomes, catalogue, survey))
 }

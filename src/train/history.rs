@@ -1,5 +1,11 @@
 //! Where training sees users from: graphs at moments, whatever holds them.
 
+mod rewind;
+mod snapshots;
+
+pub use rewind::{Rewound, rewound};
+pub use snapshots::SnapshotHistory;
+
 use super::{corpus::Corpus, parallel};
 use crate::{
     event::UserId,
@@ -13,6 +19,13 @@ pub trait History: Sync {
 
     /// What the graphs were folded with.
     fn params(&self) -> &GraphParams;
+
+    /// The first event, milliseconds since the Unix epoch.
+    fn first_ms(&self) -> i64;
+
+    /// The newest moment at or before `moment_ms` at which graphs are whole, and so may give features; `None` when there
+    /// is none. At any later moment a graph may be asked for what came of a user, and nothing else.
+    fn shown_at(&self, moment_ms: i64) -> Option<i64>;
 
     /// Shows the graph of every user that `wanted` selects at each of the ascending moments (milliseconds since the Unix
     /// epoch), once each, in any order and on several threads. A user without any event by then is left out. `look` gets
@@ -35,6 +48,30 @@ pub enum HistoryError {
         moment: String,
         /// What happened.
         message: String,
+    },
+    /// There is no snapshot that training could use.
+    #[error("`{location}` has no snapshot to train on: {message}")]
+    Nothing {
+        /// Where was looked.
+        location: String,
+        /// What is missing.
+        message: String,
+    },
+    /// A snapshot does not say exactly how users stood at an earlier moment.
+    #[error(
+        "of {asked} users, the snapshot of {source_moment} no longer says of {unknown} what they did before {moment}: their \
+         recent events do not reach back that far. Keep snapshots closer together (`replay --labels` writes them where horizons \
+         end; `snapshot.spacing_days` for the daemon), or raise `graph.ring_capacity`"
+    )]
+    Unreachable {
+        /// The moment.
+        moment: String,
+        /// The moment of the snapshot that was read instead.
+        source_moment: String,
+        /// Users of whom it does not say it.
+        unknown: u64,
+        /// Users asked about.
+        asked: u64,
     },
     /// Graphs of different snapshots were folded differently.
     #[error("the snapshots were folded with different parameters: {message}")]
@@ -62,6 +99,14 @@ impl History for FileHistory {
 
     fn params(&self) -> &GraphParams {
         &self.params
+    }
+
+    fn first_ms(&self) -> i64 {
+        self.corpus.first_ms()
+    }
+
+    fn shown_at(&self, moment_ms: i64) -> Option<i64> {
+        Some(moment_ms)
     }
 
     fn observe<R: Send>(

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
+    evaluate::ListedItem,
     examples::unit_hash,
     history::{History, HistoryError},
     items::{RankExamples, RankerOptions, TableBuilder, TableOptions, fit_ranker},
@@ -23,6 +24,21 @@ pub struct Catalogue {
     pub names: HashMap<(NameKind, NameHash), CatalogueEntry>,
     /// Category of items.
     pub categories: HashMap<NameHash, NameHash>,
+}
+
+impl Catalogue {
+    /// Takes titles of known items, and categories, from an item file.
+    pub fn add(&mut self, listed: Vec<ListedItem>) {
+        for item in listed {
+            let hash = NameHash::of(NameKind::Item, &item.id);
+            if let Some(entry) = self.names.get_mut(&(NameKind::Item, hash)) {
+                entry.title = item.title;
+            }
+            if !item.category.is_empty() {
+                self.categories.insert(hash, NameHash::of(NameKind::Category, &item.category));
+            }
+        }
+    }
 }
 
 /// Effort spent on the item model.
@@ -70,7 +86,7 @@ pub fn train_items(
     let mut lists = Vec::new();
     for window in (1_i64..).take(windows) {
         report(&format!("item lists of window {window} of {windows}"));
-        let at_ms = end_ms - window * window_ms;
+        let Some(at_ms) = history.shown_at(end_ms - window * window_ms) else { break };
         let tables = tables_at(history, at_ms, catalogue, options)?;
         lists.push(lists_at(history, &tables, at_ms, window_ms, options, windows)?);
     }

@@ -1,5 +1,6 @@
 //! At which moments of a history users become examples, and which later moments say what came of them.
 
+use super::history::History;
 use crate::event::DAY_MS;
 
 /// What is predicted, in days.
@@ -94,6 +95,22 @@ impl Schedule {
             })
             .collect();
         Self { end_ms, horizons: used, shortened: used != horizons, cutoffs }
+    }
+
+    /// Moves every cutoff back to the newest moment at which `history` shows whole graphs.
+    #[must_use]
+    pub fn shown_by(self, history: &impl History) -> Self {
+        let (churn_ms, purchase_ms) = (self.horizons.churn_ms(), self.horizons.purchase_ms());
+        let shown = self.cutoffs.iter().filter_map(|cutoff| history.shown_at(cutoff.at_ms));
+        let mut cutoffs: Vec<Cutoff> = shown
+            .map(|at_ms| Cutoff {
+                at_ms,
+                knows_churn: at_ms + churn_ms <= self.end_ms,
+                knows_purchase: at_ms + purchase_ms <= self.end_ms,
+            })
+            .collect();
+        cutoffs.dedup();
+        Self { cutoffs, ..self }
     }
 
     /// Moments at which graphs must be looked at, ascending: cutoffs, ends of their horizons, and the end.

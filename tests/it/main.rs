@@ -13,6 +13,7 @@ mod kafka;
 mod model;
 mod properties;
 mod reference;
+mod replay;
 mod simulation;
 mod snapshot;
 mod snapshot_faults;

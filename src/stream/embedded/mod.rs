@@ -19,6 +19,7 @@ mod store;
 pub use append::{Appended, NewRecord};
 pub use consumer::EmbeddedConsumer;
 pub use outputs::ReadOutput;
+pub use recent::RecentIds;
 pub use store::{EmbeddedLog, EmbeddedParams};
 
 use std::path::PathBuf;

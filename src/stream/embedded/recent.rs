@@ -11,22 +11,25 @@ use crate::event::{Offset, PartitionId, View};
 
 /// A set of the last `capacity` ids.
 #[derive(Debug)]
-pub(super) struct RecentIds {
+pub struct RecentIds {
     capacity: usize,
     order: VecDeque<u64>,
     known: HashSet<u64>,
 }
 
 impl RecentIds {
-    pub(super) fn new(capacity: usize) -> Self {
+    /// An empty set.
+    pub fn new(capacity: usize) -> Self {
         Self { capacity, order: VecDeque::new(), known: HashSet::new() }
     }
 
-    pub(super) fn contains(&self, id: u64) -> bool {
+    /// Whether `id` is among them.
+    pub fn contains(&self, id: u64) -> bool {
         self.known.contains(&id)
     }
 
-    pub(super) fn insert(&mut self, id: u64) {
+    /// Adds `id`; the oldest goes when there are too many.
+    pub fn insert(&mut self, id: u64) {
         if self.capacity == 0 || !self.known.insert(id) {
             return;
         }
