@@ -9,6 +9,7 @@ mod load;
 mod model;
 mod serve;
 mod stream;
+mod training;
 mod validate;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub use self::{
     model::{DecisionConfig, ScorerKind, ScoringConfig},
     serve::{HttpConfig, LogFormat, LoggingConfig, ShutdownConfig},
     stream::{EmbeddedConfig, InputConfig, LogKind, SnapshotConfig, StreamConfig},
+    training::{TrainingClock, TrainingConfig, TrainingMetric},
 };
 
 /// The whole configuration.
@@ -46,6 +48,8 @@ pub struct Config {
     pub decision: DecisionConfig,
     /// Snapshots of partition state.
     pub snapshot: SnapshotConfig,
+    /// Retraining.
+    pub training: TrainingConfig,
     /// The HTTP server.
     pub http: HttpConfig,
     /// The program's own log lines.

@@ -7,6 +7,7 @@ pub mod models;
 pub mod params;
 pub mod pool;
 pub mod replay;
+pub mod retrain;
 pub mod signals;
 mod supervisor;
 pub mod threads;

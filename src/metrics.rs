@@ -89,6 +89,8 @@ table! {
     SNAPSHOT_FAILURES = "undercurrent_snapshot_failures_total", Counter, [], "Snapshots that could not be written; the previous one stays valid.";
     SNAPSHOT_FAILING = "undercurrent_snapshot_failing", Gauge, ["partition"], "1 while the newest attempt at a snapshot of the partition failed (a full disk, a store out of reach): alert on it, before the log's retention passes the last one.";
 
+    TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of one retraining: promoted, kept, failed, timeout or memory.";
+
     HTTP_REQUEST_SECONDS = "undercurrent_http_request_seconds", Histogram, ["route", "status"], "Time of an HTTP request by route template and status.";
     HTTP_EVENTS = "undercurrent_http_events_total", Counter, ["outcome"], "Events sent to `POST /v1/events`: accepted, repeated or refused.";
 }

@@ -9,6 +9,7 @@ mod history_args;
 mod models;
 mod output;
 mod replay;
+mod retrain;
 mod run;
 mod send;
 mod settings;
@@ -77,6 +78,8 @@ enum Command {
     Circles(circles::CirclesArgs),
     /// Train a model bundle on event files or snapshots
     Train(train::TrainArgs),
+    /// Train a candidate on the snapshots and promote it if it beats the champion
+    Retrain(retrain::RetrainArgs),
     /// List and verify snapshots
     #[command(subcommand)]
     Snapshots(SnapshotsCommand),
@@ -171,6 +174,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Circles(args) => circles::run(args),
         Command::Train(args) => train::run(&cli.global, args),
+        Command::Retrain(args) => retrain::run(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),
         Command::Models(command) => models::run(&cli.global, command),

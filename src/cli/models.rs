@@ -5,7 +5,7 @@ use anyhow::Context;
 use super::{GlobalArgs, output};
 use crate::{
     config::Config,
-    daemon::{models::ModelStore, pool},
+    daemon::{models::ModelStore, pool, retrain},
 };
 
 /// What to do with the bundles.
@@ -54,8 +54,10 @@ fn list(config: &Config, store: &ModelStore) -> anyhow::Result<()> {
     let champion = store.champion(&config.scoring.bundle).context("cannot see which model is promoted")?;
     for name in store.names()? {
         let mark = if name == champion { "*" } else { " " };
-        match store.folder_of(&name).and_then(|folder| pool::load(&folder)) {
-            Ok(bundle) => output::line(&format!("{mark} {name}  {}", bundle.version))?,
+        let folder = store.folder_of(&name)?;
+        let verdict = retrain::verdict_of(&folder).map_or_else(String::new, |found| format!("  {}", found.in_words()));
+        match pool::load(&folder) {
+            Ok(bundle) => output::line(&format!("{mark} {name}  {}{verdict}", bundle.version))?,
             Err(error) => output::line(&format!("{mark} {name}  unusable: {error:#}"))?,
         }
     }

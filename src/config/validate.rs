@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Display, path::PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, LogKind, Problem, SecurityProtocol};
+use super::{Config, LogKind, Problem, ScorerKind, SecurityProtocol};
 use crate::event::EventKind;
 
 /// librdkafka options the pipeline sets itself: its guarantees rest on them.
@@ -56,6 +56,7 @@ pub(super) fn all(config: &Config) -> Vec<Problem> {
     scoring(config, &mut report);
     decision(config, &mut report);
     snapshot(config, &mut report);
+    training(config, &mut report);
     serve(config, &mut report);
     report.0
 }
@@ -382,6 +383,58 @@ fn snapshot(config: &Config, report: &mut Report) {
     report.at_least_one("snapshot.keep_bases", snapshot.keep_bases);
 }
 
+fn training(config: &Config, report: &mut Report) {
+    let training = &config.training;
+    report.require(
+        !training.enabled || config.snapshot.enabled,
+        "training.enabled",
+        "needs `snapshot.enabled`: training reads snapshots",
+        training.enabled,
+    );
+    report.require(
+        !training.enabled || config.scoring.scorer == ScorerKind::Model,
+        "training.enabled",
+        "needs `scoring.scorer = \"model\"`: there is no champion else",
+        training.enabled,
+    );
+    let hours = training.interval_h;
+    report.require(
+        hours.is_finite() && hours > 0.0 && hours <= 100_000.0,
+        "training.interval_h",
+        "must be above 0 and at most 100000",
+        hours,
+    );
+    report.require(
+        (1..=100_000).contains(&training.timeout_min),
+        "training.timeout_min",
+        "must be between 1 and 100000",
+        training.timeout_min,
+    );
+    report.require(
+        training.max_memory_mib >= 256,
+        "training.max_memory_mib",
+        "must be at least 256",
+        training.max_memory_mib,
+    );
+    report.require(training.niceness <= 19, "training.niceness", "must be between 0 and 19", training.niceness);
+    report.at_least_one("training.threads", training.threads);
+    for (key, value) in [
+        ("training.history_days", training.history_days),
+        ("training.churn_days", training.churn_days),
+        ("training.purchase_days", training.purchase_days),
+    ] {
+        report.require((1..=3_650).contains(&value), key, "must be between 1 and 3650", value);
+    }
+    report.require(training.min_gain.is_finite(), "training.min_gain", "must be a number", training.min_gain);
+    report.require(
+        training.confidence > 0.0 && training.confidence < 1.0,
+        "training.confidence",
+        "must be above 0 and below 1",
+        training.confidence,
+    );
+    report.require(training.max_loss >= 0.0, "training.max_loss", "must not be negative", training.max_loss);
+}
+
 fn serve(config: &Config, report: &mut Report) {
     let http = &config.http;
     report.require(
@@ -521,6 +574,25 @@ mod tests {
                 config.http.max_body_bytes = 1_000;
             },
             &["events.max_record_bytes", "events.max_record_bytes"],
+        );
+    }
+
+    #[test]
+    fn training_reads_snapshots_and_needs_a_champion() {
+        check(
+            |config| {
+                config.training.enabled = true;
+                config.snapshot.enabled = false;
+            },
+            &["training.enabled"],
+        );
+        check(
+            |config| {
+                config.training.interval_h = f64::NAN;
+                config.training.confidence = 1.0;
+                config.training.niceness = 20;
+            },
+            &["training.interval_h", "training.niceness", "training.confidence"],
         );
     }
 

@@ -24,6 +24,7 @@ use super::{
     engine::{self, Engine, EngineParts},
     params, pool,
     pool::Scoring,
+    retrain,
     signals::Shutdown,
     upkeep::{self, Upkeep},
 };
@@ -93,6 +94,10 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     }
     if let Some(pool) = &scoring.pool {
         tasks.spawn(champion::follow(config.clone(), Arc::clone(pool), tasks_stop.clone()));
+        if config.training.enabled {
+            let (partitions, clock) = (Arc::clone(&engine.partitions), Arc::clone(&clock));
+            tasks.spawn(retrain::schedule(config.clone(), partitions, clock, tasks_stop.clone()));
+        }
     }
     tasks.spawn(gauges(engine.statuses(), Arc::clone(&engine.partitions), Arc::clone(&draining), tasks_stop.clone()));
     info!(version = env!("CARGO_PKG_VERSION"), log = ?config.input.log, threads = config.stream.threads, "running");

@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod evaluate;
 mod example;
 pub mod examples;
+pub mod gate;
 pub mod heads;
 pub mod history;
 pub mod item_training;

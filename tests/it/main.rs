@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod generate;
 mod kafka;
+mod lifecycle;
 mod model;
 mod properties;
 mod reference;
