@@ -3,7 +3,7 @@
 use super::{
     FileContent, FileEntry, Manifest, SnapshotError, Snapshots, StorageError,
     manifest::{MANIFEST_NAME, hex_digest},
-    table::{decode_names, decode_users},
+    table::{check_columns, decode_names, decode_users},
 };
 use crate::event::PartitionId;
 
@@ -76,6 +76,7 @@ impl Snapshots {
     pub(super) fn verify_file_blocking(&self, manifest: &Manifest, file: &FileEntry) -> Result<(), SnapshotError> {
         let bytes = self.fetch_blocking(manifest, file)?;
         let path = manifest.file_path(file);
+        check_columns(&path, &bytes, &file.columns)?;
         let rows = match file.content {
             FileContent::Users => decode_users(&path, &bytes, &mut |_| ())?,
             FileContent::Names => decode_names(&path, &bytes, &mut |_| ())?,

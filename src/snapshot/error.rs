@@ -124,6 +124,18 @@ pub enum SnapshotError {
         /// What is wrong.
         problem: String,
     },
+    /// A column holds something else than what was written.
+    #[error("column `{column}` of `{path}` is damaged: its XXH3-128 is `{actual}`, its manifest says `{expected}`")]
+    ColumnChecksum {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+        /// Checksum by the manifest.
+        expected: String,
+        /// Checksum found.
+        actual: String,
+    },
     /// The file holds another number of rows than its manifest says.
     #[error("`{path}` holds `{actual}` rows, its manifest says `{expected}`")]
     RowCount {

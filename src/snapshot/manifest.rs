@@ -11,8 +11,8 @@ use crate::{
     graph::{GraphParams, KindSet},
 };
 
-/// The format this program writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The format this program writes, and the newest it reads. Version 2 brought the checksums of columns.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The file name of every manifest.
 pub(super) const MANIFEST_NAME: &str = "manifest.json";
@@ -199,6 +199,19 @@ pub struct FileEntry {
     /// Bytes.
     pub bytes: u64,
     /// XXH3-128 of its bytes, 32 hexadecimal digits.
+    pub xxh3_128: String,
+    /// Its columns, in order; empty before format version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ColumnEntry>,
+}
+
+/// One column of an Arrow file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnEntry {
+    /// Its name.
+    pub name: String,
+    /// XXH3-128 of what it holds, 32 hexadecimal digits; the same whatever the compression.
     pub xxh3_128: String,
 }
 

@@ -11,6 +11,7 @@
 //! `arrow` appears here and nowhere else but in `train::dataset`.
 
 mod catalog;
+mod checksum;
 mod columns;
 mod error;
 mod manifest;
@@ -25,7 +26,8 @@ mod writer;
 pub use catalog::{Listed, Verified};
 pub use error::{SnapshotError, StorageError};
 pub use manifest::{
-    Counts, FORMAT_VERSION, FileContent, FileEntry, Manifest, PerView, SnapshotId, SnapshotKind, StoredParams,
+    ColumnEntry, Counts, FORMAT_VERSION, FileContent, FileEntry, Manifest, PerView, SnapshotId, SnapshotKind,
+    StoredParams,
 };
 pub use read::{Rejected, RestoreOutcome, Restored, SnapshotUsers};
 pub use remote::RemoteStorage;

@@ -49,31 +49,18 @@ impl RemoteStorage {
         Ok(Self { store, prefix, runtime: Some(runtime) })
     }
 
-    /// Waits for `request`. The store's client asks again by itself when there is no answer; an answer that breaks off in
-    /// the middle is asked for again here, which is safe because every request may be made twice.
-    fn wait<T: Send + 'static, R>(
+    fn wait<T: Send + 'static>(
         &self,
         action: &'static str,
         path: &str,
-        request: impl Fn() -> R + Send + Sync + 'static,
-    ) -> Result<T, StorageError>
-    where
-        R: Future<Output = object_store::Result<T>> + Send + 'static,
-    {
+        work: impl Future<Output = object_store::Result<T>> + Send + 'static,
+    ) -> Result<T, StorageError> {
         let failed = |message: String| StorageError::Failed { action, path: path.to_owned(), message };
         let runtime = self.runtime.as_ref().ok_or_else(|| failed("the store is closed".to_owned()))?;
         // Carries the one answer; closed by the task's end, whatever it is.
         let (sender, receiver) = mpsc::sync_channel(1);
         let task = runtime.spawn(async move {
-            let mut answer = request().await;
-            for attempt in 1..ATTEMPTS {
-                if !matches!(answer, Err(object_store::Error::Generic { .. })) {
-                    break;
-                }
-                tokio::time::sleep(PAUSE * attempt).await;
-                answer = request().await;
-            }
-            if sender.send(answer).is_err() {
+            if sender.send(work.await).is_err() {
                 tracing::debug!("the caller of an object store request is gone");
             }
         });
@@ -107,52 +94,60 @@ impl fmt::Debug for RemoteStorage {
     }
 }
 
+/// Makes a request again when its answer broke off. The store's client asks again by itself when there is no answer at all;
+/// one that ends in the middle it hands on. Safe because every request here may be made twice.
+async fn asked_again<T, R>(request: impl Fn() -> R) -> object_store::Result<T>
+where
+    R: Future<Output = object_store::Result<T>>,
+{
+    for attempt in 1..ATTEMPTS {
+        match request().await {
+            Err(object_store::Error::Generic { .. }) => tokio::time::sleep(PAUSE * attempt).await,
+            answer => return answer,
+        }
+    }
+    request().await
+}
+
 impl Storage for RemoteStorage {
     fn put_blocking(&self, path: &str, bytes: Vec<u8>) -> Result<(), StorageError> {
         let (store, location, payload) = (Arc::clone(&self.store), self.location(path), PutPayload::from(bytes));
-        self.wait("writing", path, move || {
-            let (store, location, payload) = (Arc::clone(&store), location.clone(), payload.clone());
-            async move { store.put(&location, payload).await.map(|_| ()) }
-        })
+        self.wait(
+            "writing",
+            path,
+            async move { asked_again(|| store.put(&location, payload.clone())).await.map(|_| ()) },
+        )
     }
 
     fn get_blocking(&self, path: &str) -> Result<Vec<u8>, StorageError> {
         let (store, location) = (Arc::clone(&self.store), self.location(path));
-        self.wait(READING, path, move || {
-            let (store, location) = (Arc::clone(&store), location.clone());
-            async move { Ok(store.get(&location).await?.bytes().await?.into()) }
+        self.wait(READING, path, async move {
+            Ok(asked_again(|| async { store.get(&location).await?.bytes().await }).await?.into())
         })
     }
 
     fn list_blocking(&self, prefix: &str) -> Result<Vec<String>, StorageError> {
         let (store, root, start) = (Arc::clone(&self.store), self.prefix.clone(), self.location(prefix));
-        self.wait("listing", prefix, move || list(Arc::clone(&store), root.clone(), start.clone()))
+        self.wait("listing", prefix, async move {
+            let mut found = Vec::new();
+            let mut folders = vec![start];
+            while let Some(folder) = folders.pop() {
+                let listed = asked_again(|| store.list_with_delimiter(Some(&folder))).await?;
+                folders.extend(listed.common_prefixes);
+                found.extend(listed.objects.iter().filter_map(|object| {
+                    let parts = object.location.prefix_match(&root)?;
+                    Some(parts.collect::<Path>().to_string())
+                }));
+            }
+            Ok(found)
+        })
     }
 
     fn delete_blocking(&self, path: &str) -> Result<(), StorageError> {
         let (store, location) = (Arc::clone(&self.store), self.location(path));
-        let deleted = self.wait(DELETING, path, move || {
-            let (store, location) = (Arc::clone(&store), location.clone());
-            async move { store.delete(&location).await }
-        });
-        match deleted {
+        match self.wait(DELETING, path, async move { asked_again(|| store.delete(&location)).await }) {
             Err(StorageError::NotFound { .. }) => Ok(()),
             other => other,
         }
     }
-}
-
-/// Every object below the folder `start`, relative to `root`.
-async fn list(store: Arc<dyn ObjectStore>, root: Path, start: Path) -> object_store::Result<Vec<String>> {
-    let mut found = Vec::new();
-    let mut folders = vec![start];
-    while let Some(folder) = folders.pop() {
-        let listed = store.list_with_delimiter(Some(&folder)).await?;
-        folders.extend(listed.common_prefixes);
-        found.extend(listed.objects.iter().filter_map(|object| {
-            let parts = object.location.prefix_match(&root)?;
-            Some(parts.collect::<Path>().to_string())
-        }));
-    }
-    Ok(found)
 }

@@ -16,7 +16,8 @@ use arrow::{
 };
 
 use super::{
-    SnapshotError,
+    ColumnEntry, SnapshotError,
+    checksum::column_checksums,
     columns::{Column, RingColumns, SettledColumns, SettledSlices, Table, ViewColumns, ViewSlices, named, primitive},
 };
 use crate::{
@@ -50,7 +51,7 @@ impl Compression {
 pub type UserEntry = (UserId, Arc<UserGraph>);
 
 /// Encodes `users` as one Arrow file.
-pub(super) fn encode_users(users: &[UserEntry], compression: Compression) -> Result<Vec<u8>, ArrowError> {
+pub(super) fn encode_users(users: &[UserEntry], compression: Compression) -> Result<Encoded, ArrowError> {
     let ids: ArrayRef = Arc::new(StringArray::from_iter_values(users.iter().map(|(user, _)| user.as_str())));
     let event_count = users.iter().map(|(_, graph)| graph.event_count()).collect();
     let value_of = |graph: &UserGraph| graph.views().map(|(_, view)| value_minor(view)).sum();
@@ -307,7 +308,7 @@ pub struct NameEntry {
 const KIND_TEXTS: [&str; NameKind::ALL.len()] = ["item", "category", "query"];
 
 /// Encodes `names` as one Arrow file.
-pub(super) fn encode_names(names: &[NameEntry], compression: Compression) -> Result<Vec<u8>, ArrowError> {
+pub(super) fn encode_names(names: &[NameEntry], compression: Compression) -> Result<Encoded, ArrowError> {
     let hashes = names.iter().map(|name| name.hash.0).collect();
     let kinds = names.iter().map(|name| name.kind.map(|kind| KIND_TEXTS[kind as usize])).collect::<StringArray>();
     let texts = StringArray::from_iter_values(names.iter().map(|name| &name.text));
@@ -341,7 +342,13 @@ pub(super) fn decode_names(path: &str, bytes: &[u8], visit: &mut dyn FnMut(NameE
     })
 }
 
-fn write_file(columns: Vec<Column>, compression: Compression) -> Result<Vec<u8>, ArrowError> {
+/// One Arrow file, and what its columns hold.
+pub(super) struct Encoded {
+    pub(super) bytes: Vec<u8>,
+    pub(super) columns: Vec<ColumnEntry>,
+}
+
+fn write_file(columns: Vec<Column>, compression: Compression) -> Result<Encoded, ArrowError> {
     let (fields, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?;
     let options = IpcWriteOptions::default().try_with_compression(compression.to_arrow())?;
@@ -350,7 +357,32 @@ fn write_file(columns: Vec<Column>, compression: Compression) -> Result<Vec<u8>,
     writer.write(&batch)?;
     writer.finish()?;
     drop(writer);
-    Ok(bytes)
+    Ok(Encoded { bytes, columns: column_checksums(&batch)? })
+}
+
+/// Reads a file and holds its columns against `expected`; a file of format version 1 has none.
+pub(super) fn check_columns(path: &str, bytes: &[u8], expected: &[ColumnEntry]) -> Result<(), SnapshotError> {
+    if expected.is_empty() {
+        return Ok(());
+    }
+    read_file(path, bytes, &mut |table| {
+        let refused = |error: ArrowError| SnapshotError::Arrow { path: path.to_owned(), message: error.to_string() };
+        let found = column_checksums(table.batch).map_err(refused)?;
+        for expected in expected {
+            let actual = found.iter().find(|column| column.name == expected.name);
+            let actual = actual.ok_or_else(|| table.error(&expected.name, "is missing"))?;
+            if actual.xxh3_128 != expected.xxh3_128 {
+                return Err(SnapshotError::ColumnChecksum {
+                    path: path.to_owned(),
+                    column: expected.name.clone(),
+                    expected: expected.xxh3_128.clone(),
+                    actual: actual.xxh3_128.clone(),
+                });
+            }
+        }
+        Ok(())
+    })
+    .map(drop)
 }
 
 fn read_file(

@@ -312,6 +312,31 @@ fn a_future_version_is_refused_by_number() {
 }
 
 #[test]
+fn a_column_that_holds_something_else_is_named() {
+    let place = Place::small();
+    let mut manifest = chain_of_three(&place).swap_remove(0).0;
+    for file in &manifest.files {
+        let columns: Vec<&str> = file.columns.iter().map(|column| column.name.as_str()).collect();
+        let expected = if file.content == FileContent::Users { "user_id" } else { "hash" };
+        assert!(columns.first() == Some(&expected) && columns.len() >= 3, "{columns:?}");
+    }
+    let column = &mut manifest.files[1].columns[5];
+    column.xxh3_128 = "0".repeat(32);
+    let name = column.name.clone();
+    place.storage.put_blocking(&manifest.path(), manifest.to_text().unwrap().into_bytes()).unwrap();
+    let problems: Vec<String> = place
+        .snapshots
+        .verify_blocking(None)
+        .unwrap()
+        .swap_remove(0)
+        .problems
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(problems.len() == 1 && problems[0].contains(&format!("column `{name}`")), "{problems:?}");
+}
+
+#[test]
 fn a_moved_snapshot_is_refused() {
     let place = Place::small();
     let (newest, state) = chain_of_three(&place).pop().unwrap();

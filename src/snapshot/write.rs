@@ -14,7 +14,7 @@ use super::{
     Counts, FileContent, FileEntry, Manifest, NameEntry, SnapshotError, SnapshotId, SnapshotKind, Snapshots,
     StoredParams, UserEntry,
     manifest::{Description, folder_of, hex_digest},
-    table::{encode_names, encode_users},
+    table::{Encoded, encode_names, encode_users},
 };
 use crate::{
     event::{NameHash, NameKind, PartitionId, Positions, View},
@@ -159,7 +159,7 @@ impl PartWriter<'_> {
         &mut self,
         content: FileContent,
         rows: usize,
-        encoded: Result<Vec<u8>, arrow::error::ArrowError>,
+        encoded: Result<Encoded, arrow::error::ArrowError>,
     ) -> Result<(), SnapshotError> {
         let stem = match content {
             FileContent::Users => "users",
@@ -168,9 +168,10 @@ impl PartWriter<'_> {
         let number = self.files.iter().filter(|file| file.content == content).count();
         let name = format!("{stem}-{number:05}.arrow");
         let path = format!("{}/{name}", self.folder);
-        let bytes = encoded.map_err(|error| SnapshotError::Arrow { path: path.clone(), message: error.to_string() })?;
-        let entry =
-            FileEntry { name, content, rows: rows as u64, bytes: bytes.len() as u64, xxh3_128: hex_digest(&bytes) };
+        let Encoded { bytes, columns } =
+            encoded.map_err(|error| SnapshotError::Arrow { path: path.clone(), message: error.to_string() })?;
+        let (rows, size) = (rows as u64, bytes.len() as u64);
+        let entry = FileEntry { name, content, rows, bytes: size, xxh3_128: hex_digest(&bytes), columns };
         self.snapshots.storage.put_blocking(&path, bytes)?;
         self.files.push(entry);
         Ok(())

@@ -12,6 +12,7 @@ mod generate;
 mod kafka;
 mod lifecycle;
 mod model;
+mod object_store;
 mod properties;
 mod reference;
 mod replay;
