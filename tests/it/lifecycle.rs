@@ -53,7 +53,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(folder: &Path) -> Self {
+    fn start(folder: &Path, more: &[&str]) -> Self {
         // Free a moment ago; nobody else asks for it in between.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings: Vec<String> = [
@@ -63,6 +63,7 @@ impl Daemon {
             format!("embedded.partitions={PARTITIONS}"),
         ]
         .into_iter()
+        .chain(more.iter().map(|setting| (*setting).to_owned()))
         .flat_map(|setting| ["--set".to_owned(), setting])
         .collect();
         let log = std::fs::File::create(folder.join("daemon.log")).unwrap();
@@ -200,7 +201,7 @@ fn a_promotion_and_a_rollback_under_load_lose_no_score_and_mix_no_models() {
     let first = copy_bundle("default", &folder.path().join("models/first"));
     let second = copy_bundle("demo", &folder.path().join("models/second"));
     assert_ne!(first, second);
-    let mut daemon = Daemon::start(folder.path());
+    let mut daemon = Daemon::start(folder.path(), &[]);
     let stop = Arc::new(AtomicBool::new(false));
     let feeder = {
         let (stop, address) = (Arc::clone(&stop), daemon.address);
@@ -208,7 +209,7 @@ fn a_promotion_and_a_rollback_under_load_lose_no_score_and_mix_no_models() {
     };
     let scores_grow = |daemon: &mut Daemon| {
         let before = daemon.counted("undercurrent_decision_scores_total");
-        daemon.wait_for("scores", |daemon| daemon.counted("undercurrent_decision_scores_total") >= before + 200);
+        daemon.wait_for("scores", |daemon| daemon.counted("undercurrent_decision_scores_total") >= before + 80);
     };
     scores_grow(&mut daemon);
     daemon.models(&["promote", "second"]);
@@ -261,6 +262,51 @@ fn check_scores(folder: &Path, sent: &[String], versions: &[&str]) {
     }
 }
 
+/// The processes that `parent` started, with their niceness.
+fn children(parent: u32) -> Vec<(u32, i64)> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let child = |id: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        // After the name in parentheses: state, parent, and as the 17th field niceness.
+        let fields: Vec<&str> = text.rsplit_once(") ")?.1.split(' ').collect();
+        (fields[0] != "Z" && fields[1].parse() == Ok(parent)).then(|| Some((id, fields[16].parse().ok()?)))?
+    };
+    ids.filter_map(child).collect()
+}
+
+#[test]
+fn a_training_runs_beside_the_daemon_and_ends_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_bundle("default", &folder.path().join("models/first"));
+    let file = folder.path().join("events.jsonl");
+    write_events(&file, &GenerateParams::new(150, 150, 5), |_| ());
+    let options = ReplayOptions {
+        files: vec![file],
+        moments: Moments::Every { every_ms: 7 * DAY_MS, from_ms: None, until_ms: None },
+        horizons_ms: vec![30 * DAY_MS],
+        location: folder.path().join("history").display().to_string(),
+        partition_count: 1,
+    };
+    run_blocking(&Config::default(), &options, &mut |_, _| ()).unwrap();
+    let settings =
+        ["training.enabled=true", "training.interval_h=0.0001", "training.niceness=7", "snapshot.location=history"];
+    let mut daemon = Daemon::start(folder.path(), &settings);
+    // It has found the snapshots, the champion's horizons and a window with known labels, and has begun to learn.
+    daemon.wait_for("training", |daemon| daemon.log().contains("stage=\"fitting BG/NBD\""));
+    let training = children(daemon.child.id());
+    let [(child, niceness)] = training[..] else { panic!("{training:?}\n{}", daemon.log()) };
+    assert_eq!(niceness, 7);
+    daemon.stop();
+    // One that nobody has asked about yet is dead all the same.
+    let is_running = || {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with('Z'))
+    };
+    assert!((0..100).any(|_| !is_running() || (std::thread::sleep(POLL), false).1), "the training outlived the daemon");
+    assert_eq!(std::fs::read_dir(folder.path().join("models")).unwrap().count(), 1, "half a model was left");
+}
+
 /// Says the same of everyone: what a champion must not lose to, unless the window says nothing.
 struct Flat(RecencyScorer);
 
@@ -282,6 +328,16 @@ impl Scorer for Flat {
 const TASK: Horizons = Horizons { history_days: 60, churn_days: 14, purchase_days: 7 };
 const DAYS: u32 = 100;
 
+/// Writes made-up shoppers as JSON lines, changed by `change`.
+fn write_events(file: &Path, params: &GenerateParams, change: impl Fn(&mut Value)) {
+    let mut lines = std::io::BufWriter::new(std::fs::File::create(file).unwrap());
+    for record in json_records(params, 200_000) {
+        let mut event: Value = serde_json::from_slice(&record.payload).unwrap();
+        change(&mut event);
+        writeln!(lines, "{event}").unwrap();
+    }
+}
+
 /// Replays shoppers, changed by `poison`, and holds recency against a model that knows nothing, on the newest window.
 fn verdict(poison: impl Fn(&mut Value, i64)) -> Verdict {
     let params = GenerateParams::new(400, DAYS, 5);
@@ -289,13 +345,7 @@ fn verdict(poison: impl Fn(&mut Value, i64)) -> Verdict {
     let window_ms = end_ms - i64::from(TASK.churn_days) * DAY_MS;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.jsonl");
-    let mut lines = std::io::BufWriter::new(std::fs::File::create(&file).unwrap());
-    for record in json_records(&params, 200_000) {
-        let mut event: Value = serde_json::from_slice(&record.payload).unwrap();
-        poison(&mut event, window_ms);
-        writeln!(lines, "{event}").unwrap();
-    }
-    drop(lines);
+    write_events(&file, &params, |event| poison(event, window_ms));
     let mut config = Config::default();
     config.snapshot.location = folder.path().join("snapshots").display().to_string();
     let options = ReplayOptions {
