@@ -285,6 +285,31 @@ fn a_worker_that_panics_on_one_user_names_it_and_goes_on_with_the_others() {
 }
 
 #[test]
+fn a_bundle_that_is_refused_leaves_the_old_one_serving() {
+    let pool = pool(bundle(1), 1);
+    let requests = requests(12);
+    let before = pool.score_blocking(&requests).unwrap();
+    let spec = spec();
+    let broken = |change: fn(&mut Vec<f32>)| {
+        let mut model = model(&spec, 2, GraphForm::TypedBias);
+        change(&mut model.parameters.iter_mut().find(|(name, _)| *name == "trunk.weight").unwrap().1.values);
+        Bundle::new(parts(model, spec.clone()), &[])
+    };
+    let not_a_number = broken(|values| values[0] = f32::NAN);
+    let wrong_shape = broken(|values| values.truncate(3));
+    let folder = tempfile::tempdir().unwrap();
+    bundle(2).save(folder.path()).unwrap();
+    let manifest = folder.path().join("MANIFEST.json");
+    std::fs::write(&manifest, &std::fs::read(&manifest).unwrap()[1..]).unwrap();
+    // As the daemon does it with a promoted bundle: what cannot be read never reaches the pool.
+    for bundle in [not_a_number, wrong_shape, Bundle::load(folder.path())] {
+        let swapped = bundle.map(|bundle| pool.swap(Arc::new(bundle)));
+        assert!(swapped.is_err());
+        assert_eq!(pool.score_blocking(&requests).unwrap(), before);
+    }
+}
+
+#[test]
 fn a_swap_falls_between_requests() {
     let (first, second) = (bundle(1), bundle(2));
     let versions = [Arc::clone(&first.version), Arc::clone(&second.version)];
