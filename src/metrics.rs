@@ -68,6 +68,7 @@ table! {
     STREAM_DUE_USERS = "undercurrent_stream_due_users_total", Counter, [], "Silent users scored because they were due, without any event of theirs.";
     STREAM_PARTITIONS = "undercurrent_stream_partitions", Gauge, ["thread"], "Partitions owned by a stream thread.";
     STREAM_RESTORE_SECONDS = "undercurrent_stream_restore_seconds", Histogram, [], "Time to restore one partition: snapshot, replay and alert state.";
+    STREAM_GAP_RECORDS = "undercurrent_stream_gap_records_total", Counter, ["view"], "Input offsets that retention had dropped before they were read, passed over because `stream.accept_gap` is set.";
     STREAM_RESTORED_RECORDS = "undercurrent_stream_restored_records_total", Counter, [], "Input records folded again during restores, without scoring.";
 
     GRAPH_USERS = "undercurrent_graph_users", Gauge, ["partition"], "Users with a committed graph.";

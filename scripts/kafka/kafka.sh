@@ -12,7 +12,8 @@
 #
 # KAFKA_DIR   jars, data, logs, pids         (default: undercurrent/kafka in the user's cache folder)
 # KAFKA_PORT  first plain port; broker I uses PORT+100*(I-1) plain, +1 controller, +2 SASL_SSL (default: 19092)
-# KAFKA_SASL  1 adds a SASL_SSL listener with SCRAM-SHA-512, user app, password app-secret, CA in $KAFKA_DIR/tls/ca.pem
+# KAFKA_SASL  1 adds a SASL_SSL listener with SCRAM-SHA-512, user app, password app-secret, CA in $KAFKA_DIR/tls/ca.pem;
+#             and user guest, password guest-secret, who may do nothing
 # KAFKA_HEAP  heap of one broker             (default: 768m for one, 512m each for three)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -106,6 +107,8 @@ sasl.enabled.mechanisms=SCRAM-SHA-512
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 ssl.keystore.type=PEM
 ssl.keystore.location=$dir/tls/server.pem
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:app
 CONF
     fi
   } > "$dir/conf/broker-$i.properties"
@@ -141,7 +144,7 @@ start() { # n
   if [ -z "$(brokers)" ]; then
     id=$(storage_tool random-uuid)
     [ "$n" -eq 1 ] && format+=(--standalone)
-    [ "$sasl" = 1 ] && format+=(--add-scram 'SCRAM-SHA-512=[name=app,password=app-secret]')
+    [ "$sasl" = 1 ] && format+=(--add-scram 'SCRAM-SHA-512=[name=app,password=app-secret]' --add-scram 'SCRAM-SHA-512=[name=guest,password=guest-secret]')
     for i in $(seq "$n"); do configure "$i" "$n"; done
     for i in $(seq "$n"); do storage_tool format "${format[@]}" -t "$id" -c "$dir/conf/broker-$i.properties" > /dev/null; done
   fi

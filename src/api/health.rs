@@ -9,7 +9,7 @@ use axum::{
 use serde_json::json;
 
 use super::{ApiState, problem::Problem};
-use crate::stream::Phase;
+use crate::stream::{Phase, StreamStatus};
 
 /// Alive while no stream thread has failed. A broker that is away does not count: restarting would not bring it back.
 pub(super) async fn livez(State(state): State<ApiState>) -> Response {
@@ -47,7 +47,10 @@ pub(super) fn not_ready(state: &ApiState) -> Vec<String> {
     for (thread, status) in state.streams.iter().enumerate() {
         let status = status.borrow();
         match status.phase {
-            Phase::Running => is_running = true,
+            Phase::Running => {
+                is_running = true;
+                reasons.extend(what_it_waits_for(thread, &status, state.clock.now_ms()));
+            }
             // A group with more threads than partitions leaves some without: one that runs is enough.
             Phase::Starting => {}
             Phase::Restoring => {
@@ -65,6 +68,18 @@ pub(super) fn not_ready(state: &ApiState) -> Vec<String> {
         reasons.push("no partition is assigned yet".to_owned());
     }
     reasons
+}
+
+/// Milliseconds a commit may take before the daemon says that it waits for one: far above any that goes well.
+const LONG_COMMIT_MS: i64 = 5_000;
+
+/// Why a thread that runs gets nowhere, if so.
+fn what_it_waits_for(thread: usize, status: &StreamStatus, now_ms: i64) -> Option<String> {
+    let committing_ms = status.committing_since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
+    if committing_ms >= LONG_COMMIT_MS {
+        return Some(format!("stream thread {thread} waits for its commit since {} s", committing_ms / 1_000));
+    }
+    status.trouble.as_ref().map(|trouble| format!("stream thread {thread} waits: {trouble}"))
 }
 
 /// All metrics, as Prometheus reads them.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tracing::debug;
 
 use super::{
-    Commit, OutputRecord, Sink, Source, Step, StreamError, StreamThread, TimeMode,
+    Commit, LogError, OutputRecord, Sink, Source, Step, StreamError, StreamThread, TimeMode,
     fold::{FoldContext, Folded},
     guard::{self, Guard},
     outputs::{DeadLetters, Decided, DecisionContext, OutputNames, Refusal},
@@ -73,7 +73,7 @@ impl<L: Source + Sink> StreamThread<L> {
             work.iter().map(|(&partition, work)| (partition, work.write_set.progress().next_offsets)).collect();
         let commit = Commit { outputs, positions };
         if guard::holds(Guard::PublishAfterCommit)
-            && let Err(error) = self.with_retries(|log| log.commit_blocking(&commit))?
+            && let Err(error) = self.commit_batch_blocking(&commit)?
         {
             self.drop_batch(work);
             return self.go_on_after(error);
@@ -81,13 +81,22 @@ impl<L: Source + Sink> StreamThread<L> {
         watch.lap("commit");
         self.publish(work, &commit, &targets, decided);
         if !guard::holds(Guard::PublishAfterCommit)
-            && let Err(error) = self.with_retries(|log| log.commit_blocking(&commit))?
+            && let Err(error) = self.commit_batch_blocking(&commit)?
         {
             return self.go_on_after(error);
         }
         watch.lap("publish");
         self.report(&report);
         Ok(Step::Committed)
+    }
+
+    /// Commits, and shows meanwhile since when it does.
+    fn commit_batch_blocking(&mut self, commit: &Commit) -> Result<Result<(), LogError>, StreamError> {
+        let now_ms = self.parts.clock.now_ms();
+        self.status.send_modify(|status| status.committing_since_ms = Some(now_ms));
+        let outcome = self.with_retries(|log| log.commit_blocking(commit));
+        self.status.send_modify(|status| status.committing_since_ms = None);
+        outcome
     }
 
     fn fold_batch(&self, letters: &mut DeadLetters, report: &mut BatchReport) -> BTreeMap<PartitionId, Work> {

@@ -153,6 +153,11 @@ pub trait Source {
     /// The end of each topic's log (exclusive).
     fn end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError>;
 
+    /// What keeps records from coming although nothing failed: brokers that are away are waited for. Answers at once.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Reads `[from, to)` of `partition` in batches, for restore: no group, no offsets committed, aborted transactions
     /// left out. Keeps the group membership alive meanwhile. `visit` sees every record once, each topic in offset order.
     fn replay_blocking(

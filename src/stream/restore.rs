@@ -16,6 +16,7 @@ use crate::{
     decision::ScoreBook,
     event::{Offset, PartitionId, Positions, View},
     graph::{PartitionState, WriteSet, due},
+    metrics as names,
 };
 
 /// What a restore made.
@@ -26,6 +27,8 @@ pub(super) struct Restored {
     pub(super) record_count: u64,
     /// Whether a snapshot shortened it.
     pub(super) from_snapshot: bool,
+    /// Where reading goes on: the committed positions, or past a gap that is accepted.
+    pub(super) start: Positions,
     /// Stored scores that could not be read. Their users are scored again.
     pub(super) unreadable_score_count: u64,
 }
@@ -50,7 +53,11 @@ pub(super) fn restore_blocking<L: Source + Sink>(
     let state = loaded.unwrap_or_else(|| PartitionState::new(partition));
     let from = state.progress().next_offsets;
     debug_assert!(from.at_or_before(&committed), "POS-2: snapshot at {from}, committed {committed}");
-    let from = after_gap(log, params, partition, from, committed)?;
+    let earliest = log.earliest_blocking(partition)?;
+    let from = after_gap(params, partition, from, committed, earliest)?;
+    // What comes next may be gone too, however well the state is known. A topic of which nothing was read has no gap.
+    let unread = |view| if committed.get(view) == Offset(0) { earliest.get(view) } else { committed.get(view) };
+    let start = after_gap(params, partition, Positions(View::ALL.map(unread)), end, earliest)?;
 
     let mut record_count = 0;
     log.replay_blocking(partition, from, committed, &mut |batch| {
@@ -66,7 +73,7 @@ pub(super) fn restore_blocking<L: Source + Sink>(
 
     let handle = PartitionHandle::new(state, ScoreBook::default());
     let (timers, unreadable_score_count) = read_scores_blocking(log, &handle)?;
-    Ok(Restored { handle, timers, record_count, from_snapshot, unreadable_score_count })
+    Ok(Restored { handle, timers, record_count, from_snapshot, start, unreadable_score_count })
 }
 
 /// Reads the last scores of a partition into its book and schedules its users anew. Returns also how many stored scores could
@@ -96,26 +103,28 @@ fn finish_at(state: &PartitionState, committed: Positions) {
     write_set.publish(state);
 }
 
-/// Where the replay begins: at the state's own positions, unless retention has passed them.
-fn after_gap<L: Source>(
-    log: &mut L,
+/// Where reading `[from, to)` begins: at `from`, unless retention has passed it.
+fn after_gap(
     params: &StreamParams,
     partition: PartitionId,
     from: Positions,
-    committed: Positions,
+    to: Positions,
+    earliest: Positions,
 ) -> Result<Positions, StreamError> {
-    let earliest = log.earliest_blocking(partition)?;
     let mut begin = from;
     for view in View::ALL {
-        let (state, earliest) = (from.get(view), earliest.get(view).min(committed.get(view)));
-        if state >= earliest {
+        let (state, there) = (from.get(view), earliest.get(view).min(to.get(view)));
+        if state >= there {
             continue;
         }
+        let earliest = earliest.get(view);
         match params.gap {
             GapPolicy::Refuse => return Err(StreamError::Gap { partition, view, state, earliest }),
             GapPolicy::Accept => {
                 error!(%partition, view = view.name(), %state, %earliest, "records are gone: going on without them");
-                begin.set(view, earliest);
+                let gone = u64::try_from(there.0 - state.0).unwrap_or(0);
+                metrics::counter!(names::STREAM_GAP_RECORDS, "view" => view.name()).increment(gone);
+                begin.set(view, there);
             }
         }
     }

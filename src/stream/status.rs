@@ -56,6 +56,10 @@ pub struct StreamStatus {
     pub abort_count: u64,
     /// Wall-clock time of the last commit, milliseconds since the Unix epoch.
     pub last_commit_ms: Option<i64>,
+    /// Since when the thread waits for its commit, if it does: wall-clock time, milliseconds since the Unix epoch.
+    pub committing_since_ms: Option<i64>,
+    /// What keeps records from coming although nothing failed.
+    pub trouble: Option<String>,
     /// The last error the thread met, also one it went on after.
     pub last_error: Option<String>,
 }

@@ -307,7 +307,7 @@ impl<L: Source + Sink> StreamThread<L> {
             partition,
             committed,
         )?;
-        self.parts.log.start_at(partition, committed)?;
+        self.parts.log.start_at(partition, restored.start)?;
         let seconds = watch.seconds();
         metrics::histogram!(names::STREAM_RESTORE_SECONDS).record(seconds);
         metrics::counter!(names::STREAM_RESTORED_RECORDS).increment(restored.record_count);
@@ -365,7 +365,9 @@ impl<L: Source + Sink> StreamThread<L> {
                 Err(error) => warn!(%partition, %error, "the lag is unknown"),
             }
         }
+        let trouble = self.parts.log.trouble();
         self.status.send_modify(|status| {
+            status.trouble = trouble;
             for (partition, end) in ends {
                 if let Some(shown) = status.partitions.get_mut(&partition) {
                     shown.end_offsets = end;

@@ -52,6 +52,10 @@ const OWNED: [(&str, &str); 34] = [
     ("log.queue", "the client sets it"),
 ];
 
+/// Bytes of one output at most: a dead letter of a record of 1 MB, the most a topic takes by default, is up to six times as
+/// long when every byte of it has to be escaped.
+pub(super) const LARGEST_OUTPUT_BYTES: usize = 16 << 20;
+
 /// Why `key` may not be passed through, if it may not.
 pub(super) fn owner_of(key: &str) -> Option<&'static str> {
     OWNED.iter().find(|(owned, _)| *owned == key).map(|(_, reason)| *reason)
@@ -161,6 +165,8 @@ pub(super) fn producer_config(params: &KafkaParams, client_id: &str) -> ClientCo
         // A report a record costs more than sending it; failures are all we act on.
         .set("delivery.report.only.error", "true")
         .set("linger.ms", "1")
+        // A dead letter holds its whole record, escaped; what each topic takes is up to the brokers.
+        .set("message.max.bytes", LARGEST_OUTPUT_BYTES.to_string())
         .set("compression.type", "lz4");
     pass_through(&mut config, &params.producer_options);
     config
@@ -187,7 +193,7 @@ pub(super) struct Watch {
     /// a call into librdkafka.
     last_error: Mutex<Option<Report>>,
     /// Why the first record since the last question could not be delivered. Same rules.
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<Report>>,
 }
 
 impl Watch {
@@ -197,7 +203,7 @@ impl Watch {
     }
 
     /// Why a record could not be delivered, if one could not since the last call.
-    pub(super) fn take_failure(&self) -> Option<String> {
+    pub(super) fn take_failure(&self) -> Option<Report> {
         self.failure.lock().ok().and_then(|mut failure| failure.take())
     }
 
@@ -247,7 +253,8 @@ impl ProducerContext for Watch {
             && let Ok(mut failure) = self.failure.lock()
             && failure.is_none()
         {
-            *failure = Some(explain(error));
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            *failure = Some(Report { code, text: explain(error) });
         }
     }
 }

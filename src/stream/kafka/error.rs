@@ -37,6 +37,20 @@ pub(super) fn request_disposition(error: &KafkaError) -> Disposition {
     }
 }
 
+/// The class of a record that could not be delivered: most are delivered by the next attempt, but what the brokers will
+/// never take must not be tried for ever.
+pub(super) fn delivery_disposition(code: Code) -> Disposition {
+    match code {
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::InvalidRecord
+        | Code::TopicAuthorizationFailed
+        | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => Disposition::Fatal,
+        _ => Disposition::Abort,
+    }
+}
+
 /// Wraps an error of a call that is not part of a transaction.
 pub(super) fn request_error(action: impl Into<String>, error: &KafkaError) -> LogError {
     log_error(action, explain(error), request_disposition(error))
@@ -132,6 +146,16 @@ mod tests {
     fn a_flush_that_times_out_inside_a_commit_is_retried() {
         assert_eq!(transaction_disposition(&KafkaError::Flush(Code::OperationTimedOut)), Disposition::Retry);
         assert_eq!(transaction_disposition(&KafkaError::Flush(Code::Fatal)), Disposition::Fatal);
+    }
+
+    #[test]
+    fn what_the_brokers_never_take_is_not_tried_for_ever() {
+        for code in [Code::MessageSizeTooLarge, Code::TopicAuthorizationFailed] {
+            assert_eq!(delivery_disposition(code), Disposition::Fatal, "{code:?}");
+        }
+        for code in [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::PurgeQueue] {
+            assert_eq!(delivery_disposition(code), Disposition::Abort, "{code:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::Deserialize;
@@ -14,6 +17,8 @@ use crate::event::{Offset, PartitionId, Positions, View};
 pub struct LagTable {
     /// Replaced as a whole every `lag_interval_ms`; held for a copy only.
     ends: Mutex<BTreeMap<(PartitionId, View), Offset>>,
+    /// Whether no broker was connected when the client last looked. Same rules.
+    is_cut_off: AtomicBool,
 }
 
 impl LagTable {
@@ -32,6 +37,11 @@ impl LagTable {
         Some(ends)
     }
 
+    /// Whether no broker is connected, as far as is known.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
+    }
+
     /// Takes librdkafka's statistics document.
     pub(super) fn update(&self, statistics: &[u8], view_of: impl Fn(&str) -> Option<View>) -> serde_json::Result<()> {
         let statistics: Statistics = serde_json::from_slice(statistics)?;
@@ -47,6 +57,8 @@ impl LagTable {
         if let Ok(mut current) = self.ends.lock() {
             *current = ends;
         }
+        let is_connected = statistics.brokers.values().any(|broker| broker.state == "UP");
+        self.is_cut_off.store(!is_connected, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -56,6 +68,14 @@ impl LagTable {
 struct Statistics {
     #[serde(default)]
     topics: HashMap<String, TopicStatistics>,
+    #[serde(default)]
+    brokers: HashMap<String, BrokerStatistics>,
+}
+
+#[derive(Deserialize)]
+struct BrokerStatistics {
+    #[serde(default)]
+    state: String,
 }
 
 #[derive(Deserialize)]
@@ -87,5 +107,9 @@ mod tests {
         table.update(document, |name| (name == "clicks").then_some(View::Click)).unwrap();
         assert_eq!(table.ends(), BTreeMap::from([((PartitionId(0), View::Click), Offset(7))]));
         assert_eq!(table.ends_of(PartitionId(0)), None, "two topics are unknown");
+        assert!(table.is_cut_off(), "the document names no broker that is up");
+        let up = br#"{"brokers":{"a:1/1":{"state":"UP"},"b:1/2":{"state":"CONNECT"}}}"#;
+        table.update(up, |_| None).unwrap();
+        assert!(!table.is_cut_off());
     }
 }

@@ -16,6 +16,7 @@ use super::{
     error::{explain, fatal, heals_by_itself, log_error, request_error},
     group::{GroupContext, GroupEvent},
     lag::LagTable,
+    layout::Layout,
     params::KafkaParams,
     reader::{Place, Reader, watermarks},
     topics::check_topics,
@@ -28,6 +29,8 @@ use crate::{
 
 /// Records of a replay handed over at once.
 const REPLAY_BATCH_RECORDS: usize = 4_096;
+/// Records that are here already and are taken between two looks at the clock.
+const CLOCK_RECORDS: u32 = 64;
 /// How long a wait for the cluster polls the group's consumer at a time.
 const KEEP_ALIVE_MS: u64 = 20;
 
@@ -39,6 +42,7 @@ pub struct KafkaLog {
     writer: Writer,
     owned: BTreeMap<PartitionId, Owned>,
     lag: Arc<LagTable>,
+    layout: Layout,
 }
 
 /// A partition the group gave us.
@@ -77,7 +81,8 @@ impl KafkaLog {
         let names: Vec<&str> = params.topics.inputs.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(|error| fatal("subscribing to the input topics", explain(&error)))?;
         info!(group = params.group, thread_id, partition_count, "joining the group");
-        Ok(Self { params: params.clone(), thread_id, consumer, writer, owned: BTreeMap::new(), lag })
+        let layout = Layout { partition_count };
+        Ok(Self { params: params.clone(), thread_id, consumer, writer, owned: BTreeMap::new(), lag, layout })
     }
 
     /// Ends of the assigned input partitions, kept up to date while this log is polled.
@@ -103,6 +108,7 @@ impl KafkaLog {
                     if partitions.is_empty() {
                         continue;
                     }
+                    self.layout.check_now(&self.consumer, &self.params)?;
                     let fresh = Owned { next: Positions::default(), flow: Flow::Restoring };
                     self.owned.extend(partitions.iter().map(|partition| (*partition, fresh)));
                     return Ok(Some(Polled::Assigned(partitions)));
@@ -194,15 +200,14 @@ impl KafkaLog {
 
     fn offsets_of(&self, positions: &BTreeMap<PartitionId, Positions>) -> Result<TopicPartitionList, LogError> {
         let mut offsets = TopicPartitionList::with_capacity(positions.len() * View::COUNT);
+        let layout = self.layout.to_string();
         for (partition, positions) in positions {
             for view in View::ALL {
-                offsets
-                    .add_partition_offset(
-                        self.params.topics.input(view),
-                        partition.0,
-                        KafkaOffset::Offset(positions.get(view).0),
-                    )
+                let mut offset = offsets.add_partition(self.params.topics.input(view), partition.0);
+                offset
+                    .set_offset(KafkaOffset::Offset(positions.get(view).0))
                     .map_err(|error| fatal("preparing offsets", explain(&error)))?;
+                offset.set_metadata(&layout);
             }
         }
         Ok(offsets)
@@ -226,9 +231,21 @@ impl Source for KafkaLog {
         }
         self.start_flowing()?;
         let mut deadline = Deadline::after_ms(limits.idle_wait_ms);
+        let mut polls_without_wait = 0;
         while batch.len() < limits.max_records && batch.byte_count() < limits.max_bytes {
             let was_empty = batch.is_empty();
-            match self.consumer.poll(deadline.remaining()) {
+            // What is here already is taken without looking at the clock each time.
+            let polled = match self.consumer.poll(Duration::ZERO) {
+                None => {
+                    polls_without_wait = 0;
+                    self.consumer.poll(deadline.remaining())
+                }
+                polled => {
+                    polls_without_wait += 1;
+                    polled
+                }
+            };
+            match polled {
                 Some(Ok(message)) => accept(&self.params, &mut self.owned, &message, batch),
                 Some(Err(error)) => tolerate(&error)?,
                 None => {}
@@ -242,7 +259,7 @@ impl Source for KafkaLog {
             if was_empty && !batch.is_empty() {
                 deadline = Deadline::after_ms(limits.linger_ms);
             }
-            if deadline.has_passed() {
+            if polls_without_wait % CLOCK_RECORDS == 0 && deadline.has_passed() {
                 break;
             }
         }
@@ -255,6 +272,7 @@ impl Source for KafkaLog {
             wanted.add_partition(self.params.topics.input(view), partition.0);
         }
         let found = committed(&self.consumer, &wanted, &self.params)?;
+        self.layout.check_committed(&found, partition, &self.params)?;
         let mut positions = Positions::default();
         for view in View::ALL {
             if let Some(element) = found.find_partition(self.params.topics.input(view), partition.0)
@@ -281,6 +299,10 @@ impl Source for KafkaLog {
             return Ok(Positions(View::ALL.map(|view| ends.get(view).max(owned.next.get(view)))));
         }
         Ok(Positions(self.watermarks(partition)?.map(|(_, high)| Offset(high))))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.lag.is_cut_off().then(|| format!("no broker of `{}` is connected", self.params.bootstrap))
     }
 
     fn replay_blocking(

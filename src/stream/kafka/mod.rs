@@ -14,6 +14,7 @@ mod deadline;
 mod error;
 mod group;
 mod lag;
+mod layout;
 mod log;
 mod params;
 mod reader;

@@ -52,7 +52,7 @@ impl KafkaProducer {
         self.producer.poll(Duration::ZERO);
         match self.producer.context().take_failure() {
             None => Ok(()),
-            Some(reason) => Err(log_error("delivering events", reason, Disposition::Abort)),
+            Some(report) => Err(log_error("delivering events", report.text, Disposition::Abort)),
         }
     }
 

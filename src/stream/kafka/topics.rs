@@ -12,7 +12,7 @@ use rdkafka::{
 use tracing::debug;
 
 use super::{
-    client::{Report, Watch, admin_config},
+    client::{LARGEST_OUTPUT_BYTES, Report, Watch, admin_config},
     deadline::Deadline,
     error::{explain, fatal, heals_by_itself, request_error},
     params::KafkaParams,
@@ -50,6 +50,7 @@ pub fn create_topics(params: &KafkaParams, plan: &TopicPlan) -> Result<Vec<Creat
         .create_with_context(Watch::default())
         .map_err(|error| request_error(action, &error))?;
     let retention = plan.input_retention_ms.map(|retention_ms| retention_ms.to_string());
+    let largest_output = LARGEST_OUTPUT_BYTES.to_string();
     // -1 lets the cluster choose.
     let replication = plan.replication.unwrap_or(-1);
     let mut topics = Vec::new();
@@ -63,7 +64,11 @@ pub fn create_topics(params: &KafkaParams, plan: &TopicPlan) -> Result<Vec<Creat
     for output in OutputTopic::ALL {
         let topic =
             NewTopic::new(params.topics.output(output), plan.partition_count, TopicReplication::Fixed(replication));
-        topics.push(if output == OutputTopic::Scores { compacted(topic) } else { topic });
+        topics.push(match output {
+            OutputTopic::Scores => compacted(topic),
+            OutputTopic::DeadLetters => topic.set("max.message.bytes", &largest_output),
+            OutputTopic::ChurnAlerts | OutputTopic::Recommendations => topic,
+        });
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{
     client::{Watch, producer_config, transactional_config},
     deadline::Deadline,
-    error::{explain, fatal, heals_by_itself, log_error, request_error, transaction_disposition},
+    error::{delivery_disposition, explain, fatal, heals_by_itself, log_error, request_error, transaction_disposition},
     group::GroupContext,
     params::{Delivery, KafkaParams},
 };
@@ -40,6 +40,8 @@ enum Outcome {
     Committed,
     /// Not committed, with the reason; the transaction is still open.
     Failed(LogError),
+    /// Nothing more can be done with this producer: it is fenced, or the outcome stayed unknown.
+    Lost(LogError),
     /// The broker was asked to commit, and after that the client wants an abort.
     Unclear(LogError),
 }
@@ -78,9 +80,13 @@ impl Writer {
         self.producer.begin_transaction().map_err(|error| self.transaction_error("beginning a transaction", &error))?;
         match self.fill_and_commit(outputs, offsets, consumer) {
             Outcome::Committed => Ok(()),
-            Outcome::Failed(error) if error.disposition == Disposition::Fatal => Err(error),
+            Outcome::Lost(error) => Err(error),
             Outcome::Failed(error) => {
-                self.abort()?;
+                let aborted = self.abort();
+                // The reason of a stop is what went wrong first.
+                if error.disposition != Disposition::Fatal {
+                    aborted?;
+                }
                 Err(error)
             }
             Outcome::Unclear(error) => {
@@ -121,9 +127,9 @@ impl Writer {
                         "its outcome is still unknown after {} ms ({error}); a restart resumes from what the brokers decided",
                         self.params.timeouts.commit_resolve_ms
                     );
-                    return Outcome::Failed(fatal(action, message));
+                    return Outcome::Lost(fatal(action, message));
                 }
-                Disposition::Fatal => return Outcome::Failed(self.transaction_error(action, &error)),
+                Disposition::Fatal => return Outcome::Lost(self.transaction_error(action, &error)),
             }
         }
     }
@@ -138,7 +144,7 @@ impl Writer {
         self.producer.poll(Duration::ZERO);
         match self.producer.context().take_failure() {
             None => Ok(()),
-            Some(reason) => Err(log_error("delivering outputs", reason, Disposition::Abort)),
+            Some(report) => Err(log_error("delivering outputs", report.text, delivery_disposition(report.code))),
         }
     }
 
@@ -159,7 +165,9 @@ impl Writer {
             record = record.headers(headers);
         }
         send_blocking(&self.producer, record, deadline).map_err(|error| {
-            self.abortable(&format!("sending to `{}`", self.params.topics.output(output.topic)), &error)
+            let disposition = error.rdkafka_error_code().map_or(Disposition::Abort, delivery_disposition);
+            let action = format!("sending to `{}`", self.params.topics.output(output.topic));
+            log_error(self.named(&action), self.with_report(&error), disposition)
         })
     }
 

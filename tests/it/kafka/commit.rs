@@ -31,10 +31,11 @@ fn what_was_committed_is_visible_and_what_was_aborted_is_not() {
     advance(&mut positions, &collect(&mut log, 30));
     let refused = vec![
         output(OutputTopic::Scores, 0, "u2", "never seen"),
-        output(OutputTopic::Scores, 0, "u3", &"x".repeat(2_000_000)),
+        output(OutputTopic::Scores, 0, "u3", &incompressible(2_000_000)),
     ];
     let error = log.commit_blocking(&commit(refused, &positions)).unwrap_err();
-    assert_eq!(error.disposition, Disposition::Abort, "{error}");
+    // The same batch would be refused again and again.
+    assert_eq!(error.disposition, Disposition::Fatal, "{error}");
     assert!(error.to_string().contains("max.message.bytes"), "{error}");
     assert_eq!(log.committed_blocking(PartitionId(0)).unwrap(), before[&PartitionId(0)]);
 
@@ -95,7 +96,23 @@ fn at_least_once_commits_after_the_outputs() {
     assert_eq!(log.committed_blocking(PartitionId(0)).unwrap(), positions[&PartitionId(0)]);
     assert_eq!(texts(&committed_outputs(&params, &[OutputTopic::Scores])), ["plain"]);
     let error = log
-        .commit_blocking(&commit(vec![output(OutputTopic::Scores, 0, "u", &"x".repeat(2_000_000))], &positions))
+        .commit_blocking(&commit(vec![output(OutputTopic::Scores, 0, "u", &incompressible(2_000_000))], &positions))
         .unwrap_err();
-    assert_eq!(error.disposition, Disposition::Abort);
+    assert_eq!(error.disposition, Disposition::Fatal);
+}
+
+/// The largest record that the inputs take, and every byte of it escaped in the dead letter.
+#[test]
+fn the_dead_letter_of_the_largest_record_fits() {
+    let Some(params) = broker_with_topics("large", 1) else { return };
+    let mut log = KafkaLog::open(&params, 0).unwrap();
+    await_partitions(&mut log, 1);
+    let letter = incompressible(6_000_000);
+    log.commit_blocking(&commit(vec![output(OutputTopic::DeadLetters, 0, "u", &letter)], &BTreeMap::new())).unwrap();
+    assert_eq!(texts(&committed_outputs(&params, &[OutputTopic::DeadLetters])), [letter]);
+}
+
+/// Text that no codec of the producer makes shorter than half.
+fn incompressible(bytes: usize) -> String {
+    (0..bytes / 16).map(|index| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&index.to_le_bytes()))).collect()
 }

@@ -1,14 +1,20 @@
 //! The log on a real Kafka. Runs when `KAFKA_BOOTSTRAP_SERVERS` is set (`scripts/kafka/kafka.sh start 1` prints it).
 
+mod chaos;
 mod commit;
+mod daemon;
 mod end_to_end;
 mod faults;
+mod load;
+mod oracle;
+mod outage;
 mod rebalance;
+mod refusals;
 mod restore;
 mod setup;
 mod workload;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Write};
 
 use undercurrent::{
     event::{Origin, PartitionId, Positions, View},
@@ -27,14 +33,14 @@ const MAX_POLLS: usize = 600;
 const LIMITS: BatchLimits = BatchLimits { max_records: 1_000, max_bytes: 1 << 20, linger_ms: 5, idle_wait_ms: 100 };
 
 /// Settings for a fresh set of topics, or `None` (said aloud) without a broker.
-#[expect(clippy::print_stdout, reason = "a test that did not run must say so")]
 fn broker(test: &str) -> Option<KafkaParams> {
-    let Ok(bootstrap) = std::env::var("KAFKA_BOOTSTRAP_SERVERS") else {
-        println!("{test}: SKIPPED, KAFKA_BOOTSTRAP_SERVERS is not set");
-        return None;
-    };
+    Some(params_at(test, variable(test, "KAFKA_BOOTSTRAP_SERVERS")?))
+}
+
+/// Settings for a fresh set of topics on the brokers at `bootstrap`.
+fn params_at(test: &str, bootstrap: String) -> KafkaParams {
     let prefix = format!("{test}-{:08x}-", rand::random::<u32>());
-    Some(KafkaParams {
+    KafkaParams {
         bootstrap,
         group: format!("{prefix}group"),
         topics: TopicNames::with_prefix(&prefix),
@@ -48,7 +54,17 @@ fn broker(test: &str) -> Option<KafkaParams> {
             ..Timeouts::default()
         },
         ..KafkaParams::default()
-    })
+    }
+}
+
+/// What the environment gives a test; without it the test says on stderr that it did not run. Written past the test
+/// runner, which keeps what a test that passes prints to itself.
+fn variable(test: &str, name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    if value.is_none() {
+        writeln!(std::io::stderr(), "{test}: SKIPPED, {name} is not set; scripts/test sets it").unwrap();
+    }
+    value
 }
 
 /// The same with topics of `partition_count` partitions made.

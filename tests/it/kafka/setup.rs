@@ -1,11 +1,13 @@
 //! What goes wrong before the first record must be said clearly.
 
+use std::process::{Command, Stdio};
+
 use undercurrent::stream::{
     Disposition, LogError,
     kafka::{KafkaLog, KafkaParams, KafkaProducer, Sasl, Secret, SecurityProtocol, TopicPlan, create_topics},
 };
 
-use super::{broker, broker_with_topics};
+use super::{broker, broker_with_topics, variable};
 
 fn refused(params: &KafkaParams) -> LogError {
     match KafkaLog::open(params, 0) {
@@ -58,31 +60,67 @@ fn a_cluster_out_of_reach_is_an_error_with_a_cause() {
     check(&params, &["127.0.0.1:1", "Connection refused"]);
 }
 
-/// Runs when the broker offers `SASL_SSL`: `KAFKA_SASL=1 scripts/kafka/kafka.sh start 1`, then `KAFKA_SASL_BOOTSTRAP_SERVERS`
-/// and `KAFKA_CA` name the listener and its authority.
+/// Settings for the secured listener as `user`, with topics made through the plain one.
+fn secured(test: &str, user: &str, password: &str) -> Option<KafkaParams> {
+    let mut params = broker_with_topics(test, 1)?;
+    params.bootstrap = variable(test, "KAFKA_SASL_BOOTSTRAP_SERVERS")?;
+    params.security.protocol = SecurityProtocol::SaslSsl;
+    params.security.ca_location = Some(variable(test, "KAFKA_CA")?.into());
+    params.security.sasl = Some(Sasl {
+        mechanism: "SCRAM-SHA-512".to_owned(),
+        username: user.to_owned(),
+        password: Secret::new(password),
+    });
+    Some(params)
+}
+
 #[test]
 fn sasl_over_tls_works_and_a_wrong_password_is_said() {
-    let (Ok(bootstrap), Ok(authority)) = (std::env::var("KAFKA_SASL_BOOTSTRAP_SERVERS"), std::env::var("KAFKA_CA"))
-    else {
-        println!("sasl: SKIPPED, KAFKA_SASL_BOOTSTRAP_SERVERS or KAFKA_CA is not set");
-        return;
-    };
-    let Some(mut params) = broker_with_topics("sasl", 1) else { return };
-    params.bootstrap = bootstrap;
-    params.security.protocol = SecurityProtocol::SaslSsl;
-    params.security.ca_location = Some(authority.into());
-    let sasl = |password: &str| {
-        Some(Sasl {
-            mechanism: "SCRAM-SHA-512".to_owned(),
-            username: "app".to_owned(),
-            password: Secret::new(password),
-        })
-    };
-    params.security.sasl = sasl("app-secret");
+    let Some(params) = secured("sasl", "app", "app-secret") else { return };
     KafkaProducer::open(&params).unwrap();
     let mut log = KafkaLog::open(&params, 0).unwrap();
     super::await_partitions(&mut log, 1);
-    params.security.sasl = sasl("wrong-secret");
+    let Some(params) = secured("sasl-wrong", "app", "wrong-secret") else { return };
     check(&params, &["refuse user name or password"]);
     assert!(!refused(&params).to_string().contains("wrong-secret"));
+}
+
+#[test]
+fn a_user_without_rights_is_told_so() {
+    let Some(params) = secured("guest", "guest", "guest-secret") else { return };
+    check(&params, &["access rules refuse"]);
+    assert!(!refused(&params).to_string().contains("guest-secret"));
+}
+
+#[test]
+fn an_unknown_authority_and_an_expired_certificate_are_said() {
+    let Some(mut params) = secured("certificates", "app", "app-secret") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let tls = |arguments: &str| {
+        let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder.path()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    tls("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other-ca -keyout ca.key -out ca.pem");
+    params.security.ca_location = Some(folder.path().join("ca.pem"));
+    check(&params, &["TLS handshake failed"]);
+
+    // A listener whose certificate ended yesterday; it need not speak Kafka, the handshake comes first.
+    tls("req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 -keyout s.key -out s.csr");
+    tls("x509 -req -in s.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days -1 -copy_extensions copy -out s.pem");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-quiet", "-cert", "s.pem", "-key", "s.key", "-accept", &format!("127.0.0.1:{port}")])
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    params.bootstrap = format!("127.0.0.1:{port}");
+    params.timeouts.start_ms = 10_000;
+    let error = refused(&params).to_string();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(error.contains("certificate has expired"), "{error}");
+    assert!(!error.contains("app-secret"));
 }
