@@ -40,11 +40,7 @@ impl fmt::Display for Layout {
 impl Layout {
     /// Refuses to go on when the topics have another number of partitions by now. Brokers that do not answer are no reason
     /// to stop: the next assignment asks again.
-    pub(super) fn check_now(
-        &self,
-        consumer: &BaseConsumer<GroupContext>,
-        params: &KafkaParams,
-    ) -> Result<(), LogError> {
+    pub(super) fn check_now(self, consumer: &BaseConsumer<GroupContext>, params: &KafkaParams) -> Result<(), LogError> {
         let topic = params.topics.input(View::Click);
         let wait = Duration::from_millis(u64::from(params.timeouts.request_ms));
         match consumer.fetch_metadata(Some(topic), wait) {
@@ -63,7 +59,7 @@ impl Layout {
 
     /// Refuses positions of `partition` that were committed for other topics than there are now.
     pub(super) fn check_committed(
-        &self,
+        self,
         found: &TopicPartitionList,
         partition: PartitionId,
         params: &KafkaParams,
@@ -73,9 +69,9 @@ impl Layout {
             let topic = params.topics.input(view);
             let Some(element) = found.find_partition(topic, partition.0) else { continue };
             if matches!(element.offset(), KafkaOffset::Offset(_)) {
-                known.push(topic)
+                known.push(topic);
             } else {
-                missing.push(topic)
+                missing.push(topic);
             }
             // Positions without the text were committed by an older version, or set by hand.
             let before = element.metadata().strip_prefix(PARTITIONS).and_then(|count| count.parse().ok());
@@ -97,7 +93,7 @@ impl Layout {
         Err(fatal(action, message))
     }
 
-    fn changed(&self, now: i32) -> LogError {
+    fn changed(self, now: i32) -> LogError {
         fatal(
             "comparing the topics with the committed positions",
             format!(

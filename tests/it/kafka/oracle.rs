@@ -97,7 +97,9 @@ impl GroupWatcher {
     pub(super) fn wait_for(&self, daemons: &mut [&mut Daemon], count: usize) {
         let (mut newest, mut idle_polls) = (0, 0);
         while newest < count {
-            daemons.iter_mut().for_each(|daemon| daemon.assert_alive());
+            for daemon in daemons.iter_mut() {
+                daemon.assert_alive();
+            }
             assert!(self.consumer.poll(POLL).is_none(), "nothing is subscribed");
             let seen = self.committed_count();
             assert!(seen >= newest, "committed offsets never go back");
