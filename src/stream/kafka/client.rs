@@ -249,7 +249,12 @@ impl ProducerContext for Watch {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        // What an abort throws away failed for no reason of its own.
+        let is_thrown_away = |error: &KafkaError| {
+            matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
+        };
         if let Err((error, _)) = result
+            && !is_thrown_away(error)
             && let Ok(mut failure) = self.failure.lock()
             && failure.is_none()
         {

@@ -112,7 +112,10 @@ pub(super) fn explain(error: &KafkaError) -> String {
         | Code::ClusterAuthorizationFailed
         | Code::TransactionalIdAuthorizationFailed => "the brokers' access rules refuse this user",
         Code::Authentication | Code::SaslAuthenticationFailed => "the brokers refuse user name or password",
-        Code::SSL => "the TLS handshake failed; look at certificate, authority and host name",
+        Code::SSL => {
+            "the TLS handshake failed; look at the certificate's authority, host name and dates \
+             (`openssl s_client -connect HOST:PORT` names which)"
+        }
         Code::AutoOffsetReset | Code::OffsetOutOfRange => {
             "retention has removed the records at the position to read from"
         }

@@ -199,7 +199,9 @@ impl Writer {
         loop {
             let Err(error) = self.producer.abort_transaction(deadline.remaining_at_most(ABORT_ATTEMPT_MS)) else {
                 // The records thrown away are reported as failures; they are this transaction's, not the next one's.
-                self.producer.poll(Duration::ZERO);
+                while self.producer.in_flight_count() > 0 && !deadline.has_passed() {
+                    self.producer.poll(Duration::from_millis(1));
+                }
                 drop(self.producer.context().take_failure());
                 return Ok(());
             };

@@ -47,6 +47,17 @@ fn a_round_trip_of_half_a_second_makes_a_commit_slow_and_breaks_nothing() {
 }
 
 #[test]
+fn a_user_who_may_not_write_ends_with_the_reason() {
+    let (cluster, mut log) = mocked();
+    write(&mut log).unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    let error = write(&mut log).unwrap_err();
+    // The same batch would be refused for ever.
+    assert_eq!(error.disposition, Disposition::Fatal, "{error}");
+    assert!(error.to_string().contains("access rules refuse"), "{error}");
+}
+
+#[test]
 fn errors_of_a_commit_go_the_right_way() {
     let (cluster, mut log) = mocked();
     write(&mut log).unwrap();
@@ -66,13 +77,6 @@ fn errors_of_a_commit_go_the_right_way() {
     cluster.request_errors(RDKafkaApiKey::TxnOffsetCommit, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION]);
     let error = write(&mut log).unwrap_err();
     assert_eq!(error.disposition, Disposition::Abort, "{error}");
-    write(&mut log).unwrap();
-
-    // The brokers' rules forbid it: the same batch would be refused for ever.
-    cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
-    let error = write(&mut log).unwrap_err();
-    assert_eq!(error.disposition, Disposition::Fatal, "{error}");
-    assert!(error.to_string().contains("access rules refuse"), "{error}");
     write(&mut log).unwrap();
 
     // Fenced: nothing to be done.

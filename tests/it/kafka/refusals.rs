@@ -222,6 +222,7 @@ impl Scorer for SlowOnce {
 #[test]
 fn scoring_slower_than_the_poll_interval_costs_a_rebalance_and_nothing_else() {
     let Some(mut params) = broker_with_topics("slow", 1) else { return };
+    send(&params, 0, 100);
     params.timeouts = Timeouts {
         session_ms: 2_000,
         transaction_ms: 1_500,
@@ -231,7 +232,6 @@ fn scoring_slower_than_the_poll_interval_costs_a_rebalance_and_nothing_else() {
         max_poll_interval_ms: 2_500,
         ..params.timeouts
     };
-    send(&params, 0, 100);
     let scorer =
         SlowOnce { scorer: RecencyScorer::default(), was_slow: AtomicBool::new(false), pause: Duration::from_secs(4) };
     let mut thread = thread(&params, Arc::new(scorer), GapPolicy::Refuse);
