@@ -151,7 +151,16 @@ impl SnapshotStore for ArrowSnapshots {
 
     fn closing(&mut self, handle: &Arc<PartitionHandle>) {
         let partition = handle.state.partition();
-        if self.partitions.get(&partition).is_some_and(|unsaved| !unsaved.changed.is_empty()) {
+        let is_unsaved = match self.partitions.get(&partition) {
+            Some(unsaved) => !unsaved.changed.is_empty(),
+            // It went away and came back at the same positions, and what its snapshots lack is no longer known.
+            None => {
+                let has_read = handle.state.progress().next_offsets != Positions::default();
+                has_read && matches!(self.writer.wanted(partition), Some(SnapshotKind::Base))
+            }
+        };
+        if is_unsaved {
+            self.partitions.entry(partition).or_default();
             self.submit(handle);
         }
     }

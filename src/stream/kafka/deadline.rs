@@ -26,6 +26,12 @@ impl Deadline {
         self.remaining().min(Duration::from_millis(limit_ms))
     }
 
+    /// What is left in whole milliseconds. rdkafka waits for whole ones and spins through the rest of the last one, at full
+    /// speed: a wait must never hold a part of one.
+    pub(super) fn whole_ms(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.remaining().as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// Whether nothing is left.
     pub(super) fn has_passed(&self) -> bool {
         self.remaining().is_zero()
@@ -41,6 +47,7 @@ mod tests {
         let far = Deadline::after_ms(60_000);
         assert!(!far.has_passed());
         assert_eq!(far.remaining_at_most(5), Duration::from_millis(5));
+        assert_eq!(far.whole_ms().subsec_nanos() % 1_000_000, 0);
         assert!(Deadline::after_ms(0).has_passed());
     }
 }

@@ -238,7 +238,8 @@ impl Source for KafkaLog {
             let polled = match self.consumer.poll(Duration::ZERO) {
                 None => {
                     polls_without_wait = 0;
-                    self.consumer.poll(deadline.remaining())
+                    let wait = deadline.whole_ms();
+                    if wait.is_zero() { None } else { self.consumer.poll(wait) }
                 }
                 polled => {
                     polls_without_wait += 1;
@@ -259,7 +260,7 @@ impl Source for KafkaLog {
             if was_empty && !batch.is_empty() {
                 deadline = Deadline::after_ms(limits.linger_ms);
             }
-            if polls_without_wait % CLOCK_RECORDS == 0 && deadline.has_passed() {
+            if polls_without_wait % CLOCK_RECORDS == 0 && deadline.whole_ms().is_zero() {
                 break;
             }
         }

@@ -20,6 +20,8 @@ use super::{
 };
 use crate::stream::{Disposition, LogError, OutputRecord};
 
+/// How long a wait for answers sleeps at a time: short beside the milliseconds a broker takes.
+const ANSWER_WAIT: Duration = Duration::from_micros(200);
 /// How long one attempt to abort waits before delivery reports are served again: an abort cannot finish while they wait,
 /// and only this thread serves them.
 const ABORT_ATTEMPT_MS: u64 = 500;
@@ -200,7 +202,7 @@ impl Writer {
             let Err(error) = self.producer.abort_transaction(deadline.remaining_at_most(ABORT_ATTEMPT_MS)) else {
                 // The records thrown away are reported as failures; they are this transaction's, not the next one's.
                 while self.producer.in_flight_count() > 0 && !deadline.has_passed() {
-                    self.producer.poll(Duration::from_millis(1));
+                    serve(&self.producer);
                 }
                 drop(self.producer.context().take_failure());
                 return Ok(());
@@ -208,7 +210,7 @@ impl Writer {
             if transaction_disposition(&error) != Disposition::Retry || deadline.has_passed() {
                 return Err(fatal("aborting a transaction", explain(&error)));
             }
-            self.producer.poll(Duration::from_millis(1));
+            serve(&self.producer);
         }
     }
 
@@ -286,17 +288,25 @@ pub(super) fn send_blocking(
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) if !deadline.has_passed() => {
                 record = returned;
-                producer.poll(Duration::from_millis(1));
+                serve(producer);
             }
             Err((error, _)) => return Err(error),
         }
     }
 }
 
+/// Serves what the brokers answered, then leaves the processor to others for a moment.
+fn serve(producer: &BaseProducer<Watch>) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(ANSWER_WAIT);
+}
+
 /// Waits until nothing is queued or in flight.
 ///
 /// `BaseProducer::flush` (and the flush inside `commit_transaction`) polls in steps of 100 ms and returns only at the end
-/// of one: every commit would take 100 ms. A flush of zero cuts the linger, a poll of 1 ms serves the answers.
+/// of one: every commit would take 100 ms. A flush of zero cuts the linger, a poll of zero serves what is there. A poll of
+/// 1 ms would do the same and spin for it: rdkafka waits whole milliseconds only, and asks again and again through the part
+/// of one that is left.
 pub(super) fn drain(producer: &BaseProducer<Watch>, deadline: Deadline, action: &str) -> Result<(), LogError> {
     while producer.in_flight_count() > 0 {
         if deadline.has_passed() {
@@ -307,7 +317,7 @@ pub(super) fn drain(producer: &BaseProducer<Watch>, deadline: Deadline, action: 
             Ok(()) | Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {}
             Err(error) => return Err(request_error(action, &error)),
         }
-        producer.poll(Duration::from_millis(1));
+        serve(producer);
     }
     Ok(())
 }
