@@ -151,15 +151,12 @@ impl SnapshotStore for ArrowSnapshots {
 
     fn closing(&mut self, handle: &Arc<PartitionHandle>) {
         let partition = handle.state.partition();
-        let is_unsaved = match self.partitions.get(&partition) {
-            Some(unsaved) => !unsaved.changed.is_empty(),
-            // It went away and came back at the same positions, and what its snapshots lack is no longer known.
-            None => {
-                let has_read = handle.state.progress().next_offsets != Positions::default();
-                has_read && matches!(self.writer.wanted(partition), Some(SnapshotKind::Base))
-            }
+        // It went away and came back at the same positions, and what its snapshots lack is no longer known.
+        let is_unknown = || {
+            let has_read = handle.state.progress().next_offsets != Positions::default();
+            has_read && matches!(self.writer.wanted(partition), Some(SnapshotKind::Base))
         };
-        if is_unsaved {
+        if self.partitions.get(&partition).map_or_else(is_unknown, |unsaved| !unsaved.changed.is_empty()) {
             self.partitions.entry(partition).or_default();
             self.submit(handle);
         }

@@ -16,7 +16,7 @@ use super::{
     daemon::Daemon,
     load::{self, Load},
     oracle::{Ending, GroupWatcher, PARTITION_COUNT},
-    params_at,
+    params_at, patient,
 };
 
 /// Events sent at most for every fault: some seconds of load, on a slow machine too.
@@ -46,16 +46,13 @@ impl Scene {
     /// Starts the load; `None`, said aloud, without a broker.
     fn open(name: &'static str, most_events: usize) -> Option<Self> {
         let params = broker_with_topics(name, PARTITION_COUNT)?;
-        let mut sender = params.clone();
-        // What is measured is the daemon, not how fast a machine that is busy takes the load.
-        sender.timeouts.message_ms = 600_000;
-        Some(Self::with(name, params, &sender, most_events))
+        Some(Self::with(name, params, most_events))
     }
 
-    /// The same on topics that are there; the load is sent with settings of its own.
-    pub(super) fn with(name: &'static str, params: KafkaParams, sender: &KafkaParams, most_events: usize) -> Self {
+    /// The same on topics that are there.
+    pub(super) fn with(name: &'static str, params: KafkaParams, most_events: usize) -> Self {
         let events = load::events(most_events, 7);
-        let load = Load::start(sender, &events);
+        let load = Load::start(&patient(&params), &events);
         let watcher = GroupWatcher::new(&params);
         Self { params, folder: tempfile::tempdir().unwrap(), events, watcher, load, name }
     }
@@ -94,9 +91,7 @@ impl Scene {
         let calm = params_at(&format!("{}-calm", self.name), self.params.bootstrap.clone());
         let plan = TopicPlan { partition_count: PARTITION_COUNT, replication: None, input_retention_ms: None };
         create_topics(&calm, &plan).unwrap();
-        let mut patient = calm.clone();
-        patient.timeouts.message_ms = 600_000;
-        let producer = KafkaProducer::open(&patient).unwrap();
+        let producer = KafkaProducer::open(&patient(&calm)).unwrap();
         let records = self.events[..sent].iter();
         producer.send_batch(records.map(|event| (event.view, event.key.as_bytes(), event.payload.as_slice()))).unwrap();
         let folder = tempfile::tempdir().unwrap();

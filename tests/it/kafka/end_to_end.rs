@@ -12,7 +12,7 @@ use super::{
     broker_with_topics, committed_outputs,
     daemon::Daemon,
     oracle::{Ending, GroupWatcher, PARTITION_COUNT, check_scores},
-    workload,
+    patient, workload,
 };
 
 const KILL_COUNT: usize = 5;
@@ -87,7 +87,7 @@ fn at_least_once_is_seen_to_repeat_scores_when_killed() {
 }
 
 fn send(params: &KafkaParams, events: &[workload::Event]) {
-    let producer = KafkaProducer::open(params).unwrap();
+    let producer = KafkaProducer::open(&patient(params)).unwrap();
     let records = events.iter().map(|event| (event.view, event.user.as_bytes(), event.payload.as_slice()));
     assert_eq!(producer.send_batch(records).unwrap(), events.len());
 }

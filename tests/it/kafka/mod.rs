@@ -68,6 +68,13 @@ fn variable(test: &str, name: &str) -> Option<String> {
     value
 }
 
+/// The same for a producer of events that waits as long as it takes: what is tested is not how fast a busy machine is.
+fn patient(params: &KafkaParams) -> KafkaParams {
+    let mut params = params.clone();
+    params.timeouts.message_ms = 600_000;
+    params
+}
+
 /// The same with topics of `partition_count` partitions made.
 fn broker_with_topics(test: &str, partition_count: i32) -> Option<KafkaParams> {
     let params = broker(test)?;
@@ -156,7 +163,7 @@ fn texts(records: &[TailRecord]) -> Vec<String> {
 
 /// Sends `count` events to every input topic, users `u0`, `u1`, …
 fn send_events(params: &KafkaParams, count: usize) {
-    let producer = KafkaProducer::open(params).unwrap();
+    let producer = KafkaProducer::open(&patient(params)).unwrap();
     for view in View::ALL {
         for index in 0..count {
             let user = format!("u{}", index % 50);

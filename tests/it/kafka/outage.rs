@@ -44,14 +44,12 @@ impl Cluster {
         String::from_utf8(done.stdout).unwrap().trim().to_owned()
     }
 
-    /// Settings for fresh topics; the load's producer waits as long as it takes.
-    fn params(&self, test: &str) -> (KafkaParams, KafkaParams) {
+    /// Settings for fresh topics.
+    fn params(&self, test: &str) -> KafkaParams {
         let params = params_at(test, self.bootstrap.clone());
         let plan = TopicPlan { partition_count: PARTITION_COUNT, replication: None, input_retention_ms: None };
         assert!(create_topics(&params, &plan).unwrap().iter().all(|topic| topic.is_new));
-        let mut patient = params.clone();
-        patient.timeouts.message_ms = 600_000;
-        (params, patient)
+        params
     }
 }
 
@@ -88,8 +86,7 @@ fn await_ready(port: u16, expected: u16) -> String {
 fn brokers_that_are_away_are_waited_for_and_readyz_says_so() {
     let outage = Duration::from_secs(number("CHAOS_OUTAGE_S", 8) as u64);
     let Some(cluster) = Cluster::start("outage", 1) else { return };
-    let (params, patient) = cluster.params("outage");
-    let scene = Scene::with("outage", params, &patient, 8 * EVENTS_PER_FAULT);
+    let scene = Scene::with("outage", cluster.params("outage"), 8 * EVENTS_PER_FAULT);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("127.0.0.1:{port}");
     let mut daemon =
@@ -117,8 +114,7 @@ fn three_brokers_lose_one_after_the_other() {
         return;
     }
     let Some(cluster) = Cluster::start("cluster", 3) else { return };
-    let (params, patient) = cluster.params("cluster");
-    let scene = Scene::with("cluster", params, &patient, 20 * EVENTS_PER_FAULT);
+    let scene = Scene::with("cluster", cluster.params("cluster"), 20 * EVENTS_PER_FAULT);
     let mut daemon = scene.start(&[]);
     scene.wait_for_progress(&mut [&mut daemon], 2_000);
     for broker in ["1", "2", "3"] {

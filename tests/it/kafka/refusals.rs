@@ -27,7 +27,7 @@ use undercurrent::{
     },
 };
 
-use super::{broker_with_topics, committed_outputs, oracle::check_scores};
+use super::{broker_with_topics, committed_outputs, oracle::check_scores, patient};
 
 /// Turns of the loop at most; each waits up to 50 ms.
 const MAX_STEPS: usize = 2_000;
@@ -82,7 +82,7 @@ fn refusal(params: &KafkaParams) -> StreamError {
 
 /// Sends `count` purchases of as many users to every topic, the first of them numbered `first`.
 fn send(params: &KafkaParams, first: usize, count: usize) {
-    let producer = KafkaProducer::open(params).unwrap();
+    let producer = KafkaProducer::open(&patient(params)).unwrap();
     for view in View::ALL {
         for index in first..first + count {
             let (user, time_ms) = (format!("u{index}"), 1_700_000_000_000_u64 + index as u64 * 1_000);
