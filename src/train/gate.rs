@@ -224,6 +224,11 @@ impl Verdict {
             || "no gain could be measured".to_owned(),
             |gain| format!("{} {:+.4} ({:+.4} to {:+.4})", self.metric.name(), gain.median, gain.low, gain.high),
         );
+        let gain = if self.champion_saw_window {
+            format!("{gain}, against a champion that may have learned from what these users did next")
+        } else {
+            gain
+        };
         let users = self.user_count;
         if self.passed {
             format!("passed on {users} users: {gain}")
