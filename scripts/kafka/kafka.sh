@@ -128,11 +128,11 @@ launch() { # i
 
 alive() { [ -f "$dir/broker-$1.pid" ] && kill -0 "$(cat "$dir/broker-$1.pid")" 2>/dev/null; }
 
-await() { # i: until the broker accepts connections, at most 90 s
+await() { # i: until the broker accepts connections, at most 300 s: a machine that builds beside it is slow
   local i=$1 tries=0
   until (exec 3<>"/dev/tcp/127.0.0.1/$(plain_port "$i")") 2>/dev/null; do
     alive "$i" || { echo "kafka: broker $i died; see $dir/logs/broker-$i.log" >&2; tail -5 "$dir/logs/broker-$i.log" >&2; exit 1; }
-    tries=$((tries + 1)); [ "$tries" -lt 450 ] || { echo "kafka: broker $i not ready after 90 s" >&2; exit 1; }
+    tries=$((tries + 1)); [ "$tries" -lt 1500 ] || { echo "kafka: broker $i not ready after 300 s" >&2; exit 1; }
     sleep 0.2
   done
 }

@@ -62,7 +62,7 @@ fn params_at(test: &str, bootstrap: String) -> KafkaParams {
 fn variable(test: &str, name: &str) -> Option<String> {
     let value = std::env::var(name).ok();
     if value.is_none() {
-        let said = format!("{test}: SKIPPED, {name} is not set; scripts/test sets it\n");
+        let said = format!("{test}: SKIPPED, {name} is not set; scripts/test or scripts/chaos sets it\n");
         std::io::stderr().write_all(said.as_bytes()).unwrap();
     }
     value
