@@ -60,7 +60,7 @@ fn run(form: &str, batch: usize, connections: usize, events: usize) {
         graph_params: GraphParams::default(),
         partitions: Arc::new(Partitions::default()),
         streams: Vec::new(),
-        missing: Arc::new(Vec::new),
+        not_ready: Arc::new(Vec::new),
         catalogue: Arc::new(NameTable::default()),
         metrics: Arc::new(String::new),
         limits: ApiLimits::default(),

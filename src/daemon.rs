@@ -1,11 +1,15 @@
 //! Puts the parts together: reads the configuration, starts threads in order, stops them in the reverse one.
 
+pub mod audit;
 mod champion;
 pub mod engine;
 pub mod feed;
+pub mod letters;
 pub mod models;
+pub mod output_log;
 pub mod params;
 pub mod pool;
+pub mod readiness;
 pub mod replay;
 pub mod retrain;
 pub mod signals;

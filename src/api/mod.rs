@@ -73,8 +73,8 @@ pub struct ApiState {
     pub partitions: Arc<Partitions>,
     /// What each stream thread says of itself.
     pub streams: Vec<watch::Receiver<StreamStatus>>,
-    /// What else is missing before the daemon is ready, in words: for example the model.
-    pub missing: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// Why the daemon is not ready, in words; empty when it is.
+    pub not_ready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Texts of items that no graph of a partition mentions: the bundle's catalogue.
     pub catalogue: Arc<dyn NameLookup + Send + Sync>,
     /// Renders the metrics page.

@@ -87,7 +87,7 @@ impl Server {
             graph_params: GraphParams::default(),
             partitions,
             streams: vec![thread.status()],
-            missing: Arc::new({
+            not_ready: Arc::new({
                 let missing = Arc::clone(&missing);
                 move || missing.lock().unwrap().clone()
             }),
@@ -311,14 +311,16 @@ async fn partitions_are_shown_with_their_hash_on_request() {
 
 #[tokio::test]
 async fn health_says_why_not() {
-    let mut server = Server::start(|_| ()).await;
+    let server = Server::start(|_| ()).await;
     assert_eq!(server.get("/livez").await.0, 200);
-    let (status, answer) = server.get("/readyz").await;
-    assert_eq!((status, answer["reasons"][0].as_str()), (503, Some("no partition is assigned yet")), "{answer}");
-    server.settle();
     assert_eq!(server.get("/readyz").await, (200, json!({ "ready": true })));
-    *server.missing.lock().unwrap() = vec!["no model is loaded".to_owned()];
-    assert_eq!(server.get("/readyz").await.1["detail"], "no model is loaded");
+    *server.missing.lock().unwrap() = vec!["no model is loaded".to_owned(), "the daemon is stopping".to_owned()];
+    let (status, answer) = server.get("/readyz").await;
+    assert_eq!(
+        (status, &answer["ready"], &answer["reasons"][1]),
+        (503, &json!(false), &json!("the daemon is stopping"))
+    );
+    assert_eq!(answer["detail"], "no model is loaded; the daemon is stopping");
     assert_eq!(server.get("/metrics").await, (200, json!("undercurrent_build_info 1\n")));
 
     let failed = StreamStatus { phase: Phase::Failed, last_error: Some("boom".to_owned()), ..StreamStatus::default() };

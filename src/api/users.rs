@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ApiState, problem::Problem};
 use crate::{
-    decision::{Subject, UserScore, name_text, reason_json, recommendation_message, score_message},
+    decision::{Subject, UserScore, factor_text, name_text, reason_json, recommendation_message, score_message},
     event::{EventKind, NameHash, NameKind, UserId, format_time_ms},
     graph::{Edge, GraphParams, NameLookup, Node, UserGraph, ViewGraph, due},
     score::{ScoreRequest, Scored},
@@ -77,7 +77,7 @@ fn show_blocking(state: &ApiState, user: &UserId, found: &FoundUser) -> Value {
     let scored = state.scorer.score_blocking(std::slice::from_ref(&request)).map(|mut scored| scored.pop());
     match (scored, state.scorer.explain_blocking(&request, REASONS_SHOWN)) {
         (Ok(Some(scored)), Ok(reasons)) => {
-            shown["score"] = payload_json(&score_message(subject, score, &scored).payload);
+            shown["score"] = score_json(subject, score, &scored);
             shown["recommendations"] = lists_json(subject, score, &scored, &texts);
             shown["reasons"] = reasons.iter().map(|reason| reason_json(reason, request.as_of_ms, &texts)).collect();
         }
@@ -95,6 +95,16 @@ fn show_blocking(state: &ApiState, user: &UserId, found: &FoundUser) -> Value {
 /// A graph committed after the score may have newer events: no moment before them can be scored.
 fn as_of_ms(score: &UserScore, graph: &UserGraph) -> i64 {
     graph.last_event_ms().map_or(score.as_of_ms, |last_ms| last_ms.max(score.as_of_ms))
+}
+
+/// The score as it was written, its factors in words.
+fn score_json(subject: Subject<'_>, score: &UserScore, scored: &Scored) -> Value {
+    let mut shown = payload_json(&score_message(subject, score, scored).payload);
+    let texts = scored.top_factors.iter().map(|factor| factor_text(&factor.name, factor.value));
+    for (factor, text) in shown["top_factors"].as_array_mut().into_iter().flatten().zip(texts) {
+        factor["text"] = text.into();
+    }
+    shown
 }
 
 fn payload_json(payload: &[u8]) -> Value {

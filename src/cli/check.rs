@@ -1,15 +1,26 @@
 //! `undercurrent check`: all that can be known to be wrong before the daemon starts.
 
-use anyhow::{Context, bail};
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
 
 use super::{GlobalArgs, output};
 use crate::{
-    config::{Config, LogKind},
-    daemon::params,
-    stream::kafka::check_topics,
+    clock::SystemClock,
+    config::{Config, ConfigError, LogKind, Problem, ScorerKind},
+    daemon::{engine, models::ModelStore, params, pool},
+    snapshot::open_storage,
+    stream::{
+        embedded::{EmbeddedError, EmbeddedLog},
+        kafka::check_topics,
+    },
 };
 
-/// Loads and validates the configuration, then looks at what it points to.
+/// Written into the snapshots' place and deleted again: the only way to know that it can be written.
+const PROBE_FILE: &str = "undercurrent-check";
+
+/// Loads and validates the configuration, then looks at everything it points to. Wrong keys are collected, so that one
+/// run names all of them.
 pub(super) fn run(global: &GlobalArgs) -> anyhow::Result<()> {
     let sources = global.sources();
     let config = global.load()?;
@@ -17,20 +28,98 @@ pub(super) fn run(global: &GlobalArgs) -> anyhow::Result<()> {
     output::line(&format!("configuration: ok ({file})"))?;
     params::decoder(&config)?;
     params::graph(&config)?;
-    log(&config)
-}
-
-fn log(config: &Config) -> anyhow::Result<()> {
-    match config.input.log {
-        LogKind::Embedded => output::line(&format!("log: embedded, `{}`", config.embedded.path.display())),
-        LogKind::Kafka => {
-            let kafka = params::kafka(config)?;
-            let problems = kafka.problems();
-            if !problems.is_empty() {
-                bail!("the kafka section is wrong: {}", problems.join("; "));
-            }
-            let partitions = check_topics(&kafka).context("the broker or its topics are not as they must be")?;
-            output::line(&format!("log: kafka, `{}`, {partitions} partitions", config.kafka.brokers))
+    let mut problems = Vec::new();
+    let mut broker = Ok(());
+    for part in [model, snapshots, embedded] {
+        match part(&config) {
+            Ok(Some(line)) => output::line(&line)?,
+            Ok(None) => {}
+            Err(problem) => problems.push(problem),
         }
     }
+    if config.input.log == LogKind::Kafka {
+        match kafka(&config) {
+            Ok(line) => output::line(&line)?,
+            Err(error) => broker = Err(error),
+        }
+    }
+    if problems.is_empty() {
+        return broker;
+    }
+    if let Err(error) = &broker {
+        output::error(&format!("{error:#}"));
+    }
+    Err(ConfigError::Invalid { problems }.into())
+}
+
+/// A line about a part that is well, or nothing for one that is not used.
+type Checked = Result<Option<String>, Problem>;
+
+fn problem(key: &str, error: &anyhow::Error, value: impl std::fmt::Display) -> Problem {
+    Problem { key: key.to_owned(), rule: format!("{error:#}"), value: value.to_string() }
+}
+
+/// Opens the bundle that would score: every file, hash, shape and the bundle's own probe.
+fn model(config: &Config) -> Checked {
+    let scoring = &config.scoring;
+    if scoring.scorer == ScorerKind::Recency {
+        return Ok(Some("model: none, the recency rule scores".to_owned()));
+    }
+    let store = ModelStore::at(&scoring.models);
+    let name =
+        store.champion(&scoring.bundle).map_err(|error| problem("scoring.models", &error, scoring.models.display()))?;
+    let bundle = store
+        .folder_of(&name)
+        .and_then(|folder| pool::load(&folder))
+        .map_err(|error| problem("scoring.bundle", &error, &name))?;
+    Ok(Some(format!("model: `{name}`, version {}", bundle.version)))
+}
+
+/// Lists the snapshots, and writes and deletes a small file beside them.
+fn snapshots(config: &Config) -> Checked {
+    let snapshot = &config.snapshot;
+    if !snapshot.enabled {
+        return Ok(Some("snapshots: switched off".to_owned()));
+    }
+    let look = || -> anyhow::Result<(usize, usize)> {
+        let options: Vec<(String, String)> =
+            snapshot.storage_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let storage = open_storage(&snapshot.location, &options)?;
+        storage.put_blocking(PROBE_FILE, b"can be written".to_vec()).context("snapshots cannot be written there")?;
+        storage.delete_blocking(PROBE_FILE).context("snapshots cannot be deleted there")?;
+        let listed = engine::snapshots(config, &(Arc::new(SystemClock) as Arc<_>))?.list_blocking(None)?;
+        let unreadable = listed.iter().filter(|listed| listed.manifest.is_err()).count();
+        Ok((listed.len(), unreadable))
+    };
+    let (count, unreadable) = look().map_err(|error| problem("snapshot.location", &error, &snapshot.location))?;
+    let hint = if unreadable == 0 {
+        String::new()
+    } else {
+        format!(", {unreadable} of them unreadable: `undercurrent snapshots verify` says why")
+    };
+    Ok(Some(format!("snapshots: `{}`, {count} there{hint}", snapshot.location)))
+}
+
+/// Opens the embedded log. One that a running daemon has open is well.
+fn embedded(config: &Config) -> Checked {
+    if config.input.log != LogKind::Embedded {
+        return Ok(None);
+    }
+    let path = config.embedded.path.display();
+    match EmbeddedLog::open(params::embedded(config), Arc::new(SystemClock)) {
+        Ok(log) => Ok(Some(format!("log: embedded, `{path}`, {} partitions", log.partition_count()))),
+        Err(EmbeddedError::InUse { .. }) => Ok(Some(format!("log: embedded, `{path}`, in use by a running process"))),
+        Err(error @ EmbeddedError::PartitionCount { .. }) => {
+            Err(problem("embedded.partitions", &anyhow!(error), config.embedded.partitions))
+        }
+        Err(error) => Err(problem("embedded.path", &anyhow!(error), path)),
+    }
+}
+
+fn kafka(config: &Config) -> anyhow::Result<String> {
+    let kafka = params::kafka(config)?;
+    let problems = kafka.problems();
+    anyhow::ensure!(problems.is_empty(), "the kafka section is wrong: {}", problems.join("; "));
+    let partitions = check_topics(&kafka).context("the broker or its topics are not as they must be")?;
+    Ok(format!("log: kafka, `{}`, {partitions} partitions", config.kafka.brokers))
 }

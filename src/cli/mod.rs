@@ -1,7 +1,9 @@
 //! The command line: what each command takes, what it prints and how it exits.
 
+mod audit;
 mod check;
 mod circles;
+mod dead_letters;
 mod demo;
 mod evaluate;
 mod generate;
@@ -80,6 +82,11 @@ enum Command {
     Train(train::TrainArgs),
     /// Train a candidate on the snapshots and promote it if it beats the champion
     Retrain(retrain::RetrainArgs),
+    /// Fold the input log again and say whether a score comes out as it was written
+    Audit(audit::AuditArgs),
+    /// List, show and send again the records that were refused
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     /// List and verify snapshots
     #[command(subcommand)]
     Snapshots(SnapshotsCommand),
@@ -175,6 +182,8 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Circles(args) => circles::run(args),
         Command::Train(args) => train::run(&cli.global, args),
         Command::Retrain(args) => retrain::run(&cli.global, &args),
+        Command::Audit(args) => audit::run(&cli.global, &args),
+        Command::DeadLetters(command) => dead_letters::run(&cli.global, command),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),
         Command::Models(command) => models::run(&cli.global, command),

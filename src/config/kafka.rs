@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::stream::kafka::KafkaParams;
+
 /// Topic names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -148,11 +150,13 @@ pub struct KafkaConfig {
 
 impl Default for KafkaConfig {
     fn default() -> Self {
+        let params = KafkaParams::default();
+        let timeouts = params.timeouts;
         Self {
-            brokers: "127.0.0.1:9092".to_owned(),
-            group_id: "undercurrent".to_owned(),
-            instance_id: "0".to_owned(),
-            static_membership: true,
+            brokers: params.bootstrap,
+            group_id: params.group,
+            instance_id: params.instance,
+            static_membership: params.static_membership,
             delivery: Delivery::ExactlyOnce,
             security_protocol: SecurityProtocol::Plaintext,
             sasl_mechanism: "SCRAM-SHA-512".to_owned(),
@@ -162,19 +166,19 @@ impl Default for KafkaConfig {
             certificate_file: None,
             key_file: None,
             key_password_file: None,
-            session_timeout_ms: 45_000,
-            max_poll_interval_ms: 300_000,
-            transaction_timeout_ms: 30_000,
-            message_timeout_ms: 20_000,
-            commit_attempt_timeout_ms: 5_000,
-            commit_resolve_timeout_ms: 120_000,
-            request_timeout_ms: 10_000,
-            start_timeout_ms: 60_000,
-            fetch_wait_max_ms: 5,
-            lag_interval_ms: 5_000,
-            client_options: BTreeMap::new(),
-            consumer_options: BTreeMap::new(),
-            producer_options: BTreeMap::new(),
+            session_timeout_ms: timeouts.session_ms,
+            max_poll_interval_ms: timeouts.max_poll_interval_ms,
+            transaction_timeout_ms: timeouts.transaction_ms,
+            message_timeout_ms: timeouts.message_ms,
+            commit_attempt_timeout_ms: timeouts.commit_attempt_ms,
+            commit_resolve_timeout_ms: timeouts.commit_resolve_ms,
+            request_timeout_ms: timeouts.request_ms,
+            start_timeout_ms: timeouts.start_ms,
+            fetch_wait_max_ms: params.fetch_wait_max_ms,
+            lag_interval_ms: params.lag_interval_ms,
+            client_options: params.client_options,
+            consumer_options: params.consumer_options,
+            producer_options: params.producer_options,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the layers and turns them into one tree, collecting every wrong key on the way.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -93,15 +94,16 @@ pub(super) fn read(sources: &Sources) -> Result<(Config, Vec<Problem>), ConfigEr
         None => toml::Table::new(),
     };
     let mut problems = Vec::new();
+    let mut texts = Texts::new()?;
     for (name, text) in &sources.environment {
         if let Some(key) = name.strip_prefix(ENV_PREFIX) {
-            set(&mut table, &key.to_lowercase().replace("__", "."), text, &mut problems);
+            texts.set(&mut table, &key.to_lowercase().replace("__", "."), text, &mut problems);
         }
     }
     for (key, text) in &sources.settings {
-        set(&mut table, key, text, &mut problems);
+        texts.set(&mut table, key, text, &mut problems);
     }
-    let config = decode(table, &mut problems);
+    let config = decode(table, &texts, &mut problems);
     Ok((config, problems))
 }
 
@@ -114,31 +116,61 @@ fn parse_file(path: &Path) -> Result<toml::Table, ConfigError> {
     })
 }
 
-/// Puts `text` at `key`, as TOML where it reads as TOML and as a string otherwise.
-fn set(table: &mut toml::Table, key: &str, text: &str, problems: &mut Vec<Problem>) {
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let Some(last) = parts.pop().filter(|last| !last.is_empty()) else {
-        problems.push(Problem {
-            key: key.to_owned(),
-            rule: "must be `section.key`".to_owned(),
-            value: text.to_owned(),
-        });
-        return;
-    };
-    let mut place = table;
-    for part in parts {
-        let entry = place.entry(part.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        let toml::Value::Table(inner) = entry else {
-            problems.push(Problem {
-                key: key.to_owned(),
-                rule: format!("`{part}` must be a section"),
-                value: text.to_owned(),
-            });
+/// Values that came as bare text, from the environment and from flags.
+struct Texts {
+    /// The tree of defaults: it says where the free maps are.
+    defaults: toml::Table,
+    /// The text as it was given, by key: what TOML reads as a number may have been meant as a name.
+    given: BTreeMap<String, String>,
+}
+
+impl Texts {
+    fn new() -> Result<Self, ConfigError> {
+        let defaults = toml::Table::try_from(Config::default())
+            .map_err(|source| ConfigError::Print { message: source.to_string() })?;
+        Ok(Self { defaults, given: BTreeMap::new() })
+    }
+
+    /// Puts `text` at `key`, as TOML where it reads as TOML and as a string otherwise.
+    fn set(&mut self, table: &mut toml::Table, key: &str, text: &str, problems: &mut Vec<Problem>) {
+        let mut problem = |rule: String| problems.push(Problem { key: key.to_owned(), rule, value: text.to_owned() });
+        let mut parts = self.parts_of(key);
+        let Some(last) = parts.pop().filter(|last| !last.is_empty()) else {
+            problem("must be `section.key`".to_owned());
             return;
         };
-        place = inner;
+        let mut place = table;
+        for part in &parts {
+            let entry = place.entry((*part).to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            let toml::Value::Table(inner) = entry else {
+                problem(format!("`{part}` must be a section"));
+                return;
+            };
+            place = inner;
+        }
+        place.insert(last.to_owned(), value_of(text));
+        parts.push(last);
+        self.given.insert(parts.join("."), text.to_owned());
     }
-    place.insert(last.to_owned(), value_of(text));
+
+    /// The names of the sections and of the key. In a free map what is left is one name, dots and all
+    /// (`kafka.client_options.ssl.ca.location`); quotes around it are taken off.
+    fn parts_of<'a>(&self, key: &'a str) -> Vec<&'a str> {
+        let (mut parts, mut rest, mut place) = (Vec::new(), key, Some(&self.defaults));
+        loop {
+            if !parts.is_empty() && place.is_some_and(toml::Table::is_empty) {
+                parts.push(rest.trim_matches('"'));
+                return parts;
+            }
+            let Some((head, tail)) = rest.split_once('.') else {
+                parts.push(rest);
+                return parts;
+            };
+            parts.push(head);
+            rest = tail;
+            place = place.and_then(|table| table.get(head)).and_then(toml::Value::as_table);
+        }
+    }
 }
 
 fn value_of(text: &str) -> toml::Value {
@@ -150,8 +182,9 @@ fn value_of(text: &str) -> toml::Value {
         .unwrap_or_else(|| toml::Value::String(text.to_owned()))
 }
 
-/// Decodes `table`; a key that fails is noted and taken out, so that the next attempt finds the next one.
-fn decode(mut table: toml::Table, problems: &mut Vec<Problem>) -> Config {
+/// Decodes `table`; a key that fails is noted and taken out, so that the next attempt finds the next one. Where a text
+/// was given and TOML made another type of it than the key has (`kafka.instance_id=0`), the text itself is tried first.
+fn decode(mut table: toml::Table, texts: &Texts, problems: &mut Vec<Problem>) -> Config {
     while problems.len() < PROBLEM_LIMIT {
         let error = match serde_path_to_error::deserialize(toml::Value::Table(table.clone())) {
             Ok(config) => return config,
@@ -159,7 +192,15 @@ fn decode(mut table: toml::Table, problems: &mut Vec<Problem>) -> Config {
         };
         let key = error.path().to_string();
         let rule = rule_of(error.inner());
-        let removed = remove(&mut table, &key);
+        if let (Some(text), Some(value)) =
+            (texts.given.get(&key), find(&mut table, &key, |place, name| place.get_mut(name)))
+            && !value.is_str()
+        {
+            // Once at most: after it the value is a string, and if that is wrong too, the key is noted.
+            *value = toml::Value::String(text.clone());
+            continue;
+        }
+        let removed = find(&mut table, &key, toml::Table::remove);
         let value = removed.as_ref().map_or_else(String::new, shown);
         problems.push(Problem { key, rule, value });
         if removed.is_none() {
@@ -174,13 +215,18 @@ fn rule_of(error: &toml::de::Error) -> String {
     error.message().trim().replace('\n', " ")
 }
 
-fn remove(table: &mut toml::Table, key: &str) -> Option<toml::Value> {
+/// What `take` makes of the value at `key`; `None` when there is none.
+fn find<'a, T>(
+    table: &'a mut toml::Table,
+    key: &str,
+    take: impl FnOnce(&'a mut toml::Table, &str) -> Option<T>,
+) -> Option<T> {
     // A map key may hold dots itself (`kafka.options."ssl.ca.location"`), so the longest section that exists wins.
     let mut place = table;
     let mut rest = key;
     loop {
         if place.contains_key(rest) {
-            return place.remove(rest);
+            return take(place, rest);
         }
         let (head, tail) = rest.split_once('.')?;
         // `[3]` after a name is a place in an array: the whole array goes.
@@ -188,7 +234,7 @@ fn remove(table: &mut toml::Table, key: &str) -> Option<toml::Value> {
         rest = tail;
         place = place.get_mut(name)?.as_table_mut()?;
         if let Some(array) = tail.split('[').next().filter(|array| array.len() < tail.len() && !tail.contains('.')) {
-            return place.remove(array);
+            return take(place, array);
         }
     }
 }
@@ -224,6 +270,29 @@ mod tests {
     #[test]
     fn a_flag_may_be_a_bare_word_or_toml() {
         check(&[("input.log", "kafka"), ("kafka.brokers", "\"a:9092\""), ("stream.threads", "1")], &[]);
+    }
+
+    #[test]
+    fn a_name_that_reads_as_a_number_stays_a_name() {
+        let load = |settings: &[(&str, &str)]| {
+            let settings = settings.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+            Config::load(&Sources { settings, ..Sources::default() }).unwrap()
+        };
+        let config = load(&[
+            ("kafka.instance_id", "007"),
+            ("kafka.group_id", "true"),
+            ("kafka.sasl_username", "1.5"),
+            ("kafka.client_options.socket.timeout.ms", "5000"),
+            ("kafka.consumer_options.\"fetch.min.bytes\"", "1"),
+            ("events.mapping.2001", "view"),
+            ("decision.cooldown_days", "3"),
+        ]);
+        assert_eq!((config.kafka.instance_id.as_str(), config.kafka.group_id.as_str()), ("007", "true"));
+        assert_eq!(config.kafka.sasl_username, "1.5");
+        assert_eq!(config.kafka.client_options["socket.timeout.ms"], "5000");
+        assert_eq!(config.kafka.consumer_options["fetch.min.bytes"], "1");
+        assert_eq!(config.events.mapping["2001"], "view");
+        assert!((config.decision.cooldown_days - 3.0).abs() < f32::EPSILON);
     }
 
     #[test]

@@ -77,6 +77,10 @@ pub struct DecisionConfig {
     pub recover_threshold: Option<f32>,
     /// Days of event time between two alerts of one user. A recovery is told at once.
     pub cooldown_days: f32,
+    /// An alert whose moment lies further back than this is not raised: a first start over old history tells what is due now, not
+    /// what was due last year. The user is told of at the next due moment. In days of event time behind the wall clock; to see
+    /// the alerts of a history that is sent to the daemon, set a large number.
+    pub max_alert_age_days: f32,
     /// Reasons given with an alert at most. Each costs some scores, for alerts only.
     pub max_reasons: usize,
     /// Items in each recommendation list.
@@ -90,6 +94,7 @@ impl Default for DecisionConfig {
             escalate_threshold: None,
             recover_threshold: None,
             cooldown_days: 7.0,
+            max_alert_age_days: 7.0,
             max_reasons: 5,
             list_length: 20,
         }

@@ -11,7 +11,7 @@ use crate::{
     graph::{GraphParams, KindSet},
     snapshot::{Retention, SnapshotOptions},
     stream::{
-        OutputTopic,
+        OutputTopic, TimeMode,
         embedded::EmbeddedParams,
         kafka::{Delivery, KafkaParams, Sasl, Secret, Security, SecurityProtocol, Timeouts, TopicNames},
     },
@@ -158,14 +158,19 @@ fn secret(file: &Path) -> anyhow::Result<Secret> {
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }
 
-/// When a score becomes an alert.
-pub fn decision(config: &Config) -> DecisionParams {
+/// When a score becomes an alert. A replay of history tells every alert at the moment it was due; live use tells what is due
+/// now.
+pub fn decision(config: &Config, time: TimeMode) -> DecisionParams {
     let decision = &config.decision;
     DecisionParams {
         enter_threshold: decision.enter_threshold,
         escalate_threshold: decision.escalate_threshold,
         recover_threshold: decision.recover_threshold,
         cooldown_ms: fraction_of_days_ms(decision.cooldown_days),
+        max_alert_age_ms: match time {
+            TimeMode::Live { .. } => Some(fraction_of_days_ms(decision.max_alert_age_days)),
+            TimeMode::Replay => None,
+        },
         list_length: decision.list_length,
     }
 }

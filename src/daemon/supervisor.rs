@@ -1,10 +1,7 @@
 //! `run`: starts everything in order, watches it, and stops it in the reverse order within one deadline.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,7 +9,6 @@ use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
-    sync::watch,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
@@ -24,6 +20,7 @@ use super::{
     engine::{self, Engine, EngineParts},
     params, pool,
     pool::Scoring,
+    readiness::Readiness,
     retrain,
     signals::Shutdown,
     upkeep::{self, Upkeep},
@@ -34,7 +31,7 @@ use crate::{
     config::{Config, LogKind},
     event::Edge,
     metrics as names,
-    stream::{Partitions, Phase, StreamStatus, TimeMode, embedded::EmbeddedLog},
+    stream::{Partitions, TimeMode, embedded::EmbeddedLog},
 };
 
 /// Threads of the main runtime: HTTP, signals, schedules. Everything heavy has threads of its own.
@@ -66,25 +63,26 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
         LogKind::Embedded => Some(tokio::task::block_in_place(|| open_embedded(&config, &clock))?),
         LogKind::Kafka => None,
     };
+    let time = TimeMode::Live { grace_ms: config.stream.live_grace_ms };
     let mut engine = tokio::task::block_in_place(|| {
         Engine::start_blocking(
             &config,
             EngineParts {
                 scorer: Arc::clone(&scoring.scorer),
-                decision: params::decision(&config),
+                decision: params::decision(&config, time),
                 catalogue: Arc::clone(&scoring.catalogue),
-                time: TimeMode::Live { grace_ms: config.stream.live_grace_ms },
+                time,
                 clock: Arc::clone(&clock),
                 embedded: embedded.clone(),
             },
         )
     })?;
-    let draining = Arc::new(AtomicBool::new(false));
+    let readiness = Readiness::new(engine.statuses(), scoring.pool.clone(), Arc::clone(&clock));
     let tasks_stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     if let Some(listener) = listener {
         info!(address = %listener.local_addr()?, "listening");
-        let state = api_state(&config, &engine, &scoring, embedded.clone(), &clock, &draining, metrics)?;
+        let state = api_state(&config, &engine, &scoring, embedded.clone(), &clock, &readiness, metrics)?;
         let stop = tasks_stop.clone().cancelled_owned();
         tasks.spawn(async move { serve(listener, state, stop).await.context("the HTTP server failed") });
     }
@@ -99,7 +97,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
             tasks.spawn(retrain::schedule(config.clone(), partitions, clock, tasks_stop.clone()));
         }
     }
-    tasks.spawn(gauges(engine.statuses(), Arc::clone(&engine.partitions), Arc::clone(&draining), tasks_stop.clone()));
+    tasks.spawn(gauges(readiness.clone(), Arc::clone(&engine.partitions), tasks_stop.clone()));
     info!(version = env!("CARGO_PKG_VERSION"), log = ?config.input.log, threads = config.stream.threads, "running");
 
     let failure = tokio::select! {
@@ -117,7 +115,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     if let Some(failure) = &failure {
         error!(failure, "stopping");
     }
-    draining.store(true, Ordering::Relaxed);
+    readiness.drain();
     let deadline = Instant::now() + Duration::from_millis(config.shutdown.deadline_ms);
     let stopped = stop(engine, scoring, tasks, &tasks_stop, deadline).await;
     match failure {
@@ -174,10 +172,10 @@ fn api_state(
     scoring: &Scoring,
     embedded: Option<Arc<EmbeddedLog>>,
     clock: &Arc<dyn Clock>,
-    draining: &Arc<AtomicBool>,
+    readiness: &Readiness,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<ApiState> {
-    let draining = Arc::clone(draining);
+    let readiness = readiness.clone();
     Ok(ApiState {
         clock: Arc::clone(clock),
         ingest: embedded.map(|log| log as Arc<dyn Ingest>),
@@ -186,9 +184,7 @@ fn api_state(
         graph_params: params::graph(config)?,
         partitions: Arc::clone(&engine.partitions),
         streams: engine.statuses(),
-        missing: Arc::new(move || {
-            if draining.load(Ordering::Relaxed) { vec!["the daemon is stopping".to_owned()] } else { Vec::new() }
-        }),
+        not_ready: Arc::new(move || readiness.reasons()),
         catalogue: Arc::clone(&scoring.catalogue),
         metrics: Arc::new(move || metrics.render()),
         limits: ApiLimits {
@@ -200,12 +196,7 @@ fn api_state(
 }
 
 /// Keeps the slow gauges up to date.
-async fn gauges(
-    statuses: Vec<watch::Receiver<StreamStatus>>,
-    partitions: Arc<Partitions>,
-    draining: Arc<AtomicBool>,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
+async fn gauges(readiness: Readiness, partitions: Arc<Partitions>, stop: CancellationToken) -> anyhow::Result<()> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for tick in 0_u64.. {
@@ -213,9 +204,7 @@ async fn gauges(
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        let all_run = statuses.iter().all(|status| status.borrow().phase == Phase::Running);
-        let is_ready = all_run && !draining.load(Ordering::Relaxed);
-        metrics::gauge!(names::READY).set(if is_ready { 1.0 } else { 0.0 });
+        metrics::gauge!(names::READY).set(if readiness.reasons().is_empty() { 1.0 } else { 0.0 });
         if tick % MEMORY_TICKS == MEMORY_TICKS - 1 {
             let partitions = Arc::clone(&partitions);
             tokio::task::spawn_blocking(move || measure_graphs(&partitions)).await.context("measuring graphs")?;

@@ -100,6 +100,9 @@ pub struct DecisionParams {
     /// Event time between two alerts of one user, milliseconds. A recovery is told at once, and counts as an alert for the
     /// one after it.
     pub cooldown_ms: i64,
+    /// How far back the moment of an alert may lie, in event time, milliseconds. `None`: as far as it likes, for a replay of
+    /// history. In live use an alert about months ago helps nobody: a first start over old history tells what is due now.
+    pub max_alert_age_ms: Option<i64>,
     /// Places of each recommendation list.
     pub list_length: usize,
 }
@@ -111,6 +114,7 @@ impl Default for DecisionParams {
             escalate_threshold: None,
             recover_threshold: None,
             cooldown_ms: 7 * DAY_MS,
+            max_alert_age_ms: None,
             list_length: 20,
         }
     }
@@ -124,6 +128,11 @@ impl DecisionParams {
         let escalate = self.escalate_threshold.unwrap_or(0.5 + 0.5 * enter).max(enter);
         let recover = self.recover_threshold.unwrap_or(0.6 * enter).min(enter);
         Thresholds { enter, escalate, recover }
+    }
+
+    /// Whether an alert dated `as_of_ms` comes too late to be told, with event time at `watermark_ms`.
+    pub fn is_too_old(&self, as_of_ms: i64, watermark_ms: i64) -> bool {
+        self.max_alert_age_ms.is_some_and(|max_ms| watermark_ms.saturating_sub(as_of_ms) > max_ms)
     }
 }
 
@@ -139,15 +148,17 @@ pub struct AlertState {
 }
 
 impl AlertState {
-    /// The state after a score of `churn` at `as_of_ms`, and what is to be said. During the cooldown the level stays, so that
-    /// what is suppressed now is said after it, if it still holds.
+    /// The state after a score of `churn` at `as_of_ms`, and what is to be said, with event time at `watermark_ms`. During the
+    /// cooldown, and for a moment too far back, the level stays, so that what is suppressed now is said at the next score,
+    /// if it still holds. A recovery is always told.
     #[must_use]
     pub fn after(
         self,
         churn: Probability,
         as_of_ms: i64,
+        watermark_ms: i64,
         thresholds: &Thresholds,
-        cooldown_ms: i64,
+        params: &DecisionParams,
     ) -> (Self, Option<Transition>) {
         let churn = churn.get();
         let (level, transition) = match self.level {
@@ -159,8 +170,9 @@ impl AlertState {
             }
             _ => return (self, None),
         };
-        let is_cooling = self.last_alert_ms.is_some_and(|last_ms| as_of_ms.saturating_sub(last_ms) < cooldown_ms);
-        if is_cooling && transition != Transition::Recovered {
+        let is_cooling =
+            self.last_alert_ms.is_some_and(|last_ms| as_of_ms.saturating_sub(last_ms) < params.cooldown_ms);
+        if (is_cooling || params.is_too_old(as_of_ms, watermark_ms)) && transition != Transition::Recovered {
             return (self, None);
         }
         let state = Self { level, alert_count: self.alert_count.saturating_add(1), last_alert_ms: Some(as_of_ms) };
@@ -188,7 +200,8 @@ mod tests {
         for ((churn, expected), day) in days.iter().zip(0..) {
             let churn = Probability::new(*churn).unwrap();
             let transition;
-            (state, transition) = state.after(churn, day * DAY_MS, &THRESHOLDS, cooldown_days * DAY_MS);
+            let params = DecisionParams { cooldown_ms: cooldown_days * DAY_MS, ..DecisionParams::default() };
+            (state, transition) = state.after(churn, day * DAY_MS, day * DAY_MS, &THRESHOLDS, &params);
             assert_eq!(transition.map(Transition::name), *expected, "day {day}");
         }
     }
@@ -219,6 +232,27 @@ mod tests {
     #[test]
     fn a_recovery_does_not_wait() {
         check(9, &[(0.6, Some("entered")), (0.1, Some("recovered")), (0.9, None)]);
+    }
+
+    /// A live first start over old history: each score with its day and the day event time stands at.
+    #[test]
+    fn an_alert_about_long_ago_is_not_told_until_it_is_due_again() {
+        let params = DecisionParams { max_alert_age_ms: Some(7 * DAY_MS), cooldown_ms: 0, ..DecisionParams::default() };
+        let mut state = AlertState::default();
+        for (churn, day, watermark_day, expected) in [
+            (0.9, 10, 400, None),
+            (0.9, 392, 400, None),
+            (0.9, 393, 400, Some("entered")),
+            (0.1, 394, 800, Some("recovered")),
+            (0.6, 799, 800, Some("entered")),
+            (0.9, 800, 900, None),
+        ] {
+            let churn = Probability::new(churn).unwrap();
+            let transition;
+            (state, transition) = state.after(churn, day * DAY_MS, watermark_day * DAY_MS, &THRESHOLDS, &params);
+            assert_eq!(transition.map(Transition::name), expected, "day {day}");
+        }
+        assert_eq!((state.level, state.alert_count), (RiskLevel::AtRisk, 3));
     }
 
     #[test]

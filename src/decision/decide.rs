@@ -35,19 +35,28 @@ pub struct AlertDraft {
     pub sequence: u32,
 }
 
-/// Decides what to write about a user scored at `as_of_ms`, with the partition read up to `positions`. `previous` is the
-/// user's last committed score. Pure: equal inputs decide equally in every run.
+/// Where a partition stands when something is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What was read, the batch at hand included.
+    pub positions: Positions,
+    /// Event time, milliseconds since the Unix epoch; in live use close to the wall clock.
+    pub watermark_ms: i64,
+}
+
+/// Decides what to write about a user scored at `as_of_ms`. `previous` is the user's last committed score. Pure: equal inputs decide equally in every run.
 pub fn decide(
     previous: Option<&UserScore>,
     scored: &Scored,
     graph: &UserGraph,
     as_of_ms: i64,
-    positions: Positions,
+    standing: Standing,
     params: &DecisionParams,
 ) -> Decision {
     let before = previous.map_or_else(AlertState::default, |score| score.alert);
     let thresholds = params.thresholds(&scored.model);
-    let (after, transition) = before.after(scored.churn_probability, as_of_ms, &thresholds, params.cooldown_ms);
+    let (after, transition) =
+        before.after(scored.churn_probability, as_of_ms, standing.watermark_ms, &thresholds, params);
     let alert = transition.map(|transition| AlertDraft {
         transition,
         previous_level: before.level,
@@ -64,7 +73,7 @@ pub fn decide(
         attention: scored.attention,
         as_of_ms,
         event_ms: graph.last_event_ms().unwrap_or(as_of_ms),
-        positions,
+        positions: standing.positions,
         lists_hash,
         alert: after,
         model_version: Arc::clone(&scored.model.version),

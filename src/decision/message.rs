@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     AlertDraft, UserScore, alert_id,
+    factor::factor_text,
     json::{Json, hexadecimal},
     reason::{ReasonWire, name_text},
 };
@@ -52,17 +53,24 @@ fn id_of(what: &[u8], user: &UserId, positions: &Positions, as_of_ms: i64) -> u1
     xxh3_128(&bytes)
 }
 
+/// A factor in an alert, in words. A score has none: it is for programs, and there are many of them.
 #[derive(Serialize)]
 struct FactorWire<'a> {
     name: &'a str,
     value: Option<f32>,
     effect: f32,
+    text: String,
 }
 
 impl<'a> FactorWire<'a> {
     fn all(scored: &'a Scored) -> Vec<Self> {
-        let factors = scored.top_factors.iter();
-        factors.map(|factor| Self { name: &factor.name, value: factor.value, effect: factor.effect }).collect()
+        let wire = |factor: &'a Factor| Self {
+            name: &factor.name,
+            value: factor.value,
+            effect: factor.effect,
+            text: factor_text(&factor.name, factor.value),
+        };
+        scored.top_factors.iter().map(wire).collect()
     }
 }
 

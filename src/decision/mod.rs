@@ -8,6 +8,7 @@ mod alert;
 mod book;
 mod dead_letter;
 mod decide;
+mod factor;
 mod json;
 mod message;
 mod reason;
@@ -16,8 +17,11 @@ mod text;
 
 pub use alert::{AlertState, DecisionParams, RiskLevel, Thresholds, Transition, UnknownRiskLevel, alert_id};
 pub use book::{ScoreBook, UserScore};
-pub use dead_letter::{DeadLetter, dead_letter_message};
-pub use decide::{AlertDraft, Decision, decide};
+pub use dead_letter::{
+    DeadLetter, FIRST_ORIGIN_HEADER, FirstOrigin, StoredDeadLetter, dead_letter_message, restore_dead_letter,
+};
+pub use decide::{AlertDraft, Decision, Standing, decide};
+pub use factor::factor_text;
 pub use message::{Message, Subject, alert_message, recommendation_message, score_id, score_message};
 pub use reason::{name_text, reason_json};
 pub use restore::{RestoreError, restore_score};

@@ -154,6 +154,13 @@ impl Pool {
         }
     }
 
+    /// Whether there is a worker that can answer.
+    pub fn is_serving(&self) -> bool {
+        let is_open = self.queue.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        is_open && workers.iter().any(|worker| !worker.is_finished())
+    }
+
     fn served(&self) -> Arc<Served> {
         Arc::clone(&self.served.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -14,6 +14,7 @@ use super::{
     thread::Owned,
 };
 use crate::{
+    decision::Standing,
     event::{PartitionId, UserId, View},
     graph::{UserGraph, WriteSet, due},
     score::{ScoreRequest, Scored},
@@ -207,7 +208,10 @@ impl<L: Source + Sink> StreamThread<L> {
             params: &self.parts.decision,
             reason_limit: self.parts.params.reason_limit,
             partition: target.partition,
-            positions: work.write_set.progress().next_offsets,
+            standing: Standing {
+                positions: work.write_set.progress().next_offsets,
+                watermark_ms: work.watermark_ms.unwrap_or(request.as_of_ms),
+            },
             names: OutputNames {
                 batch: work.write_set.names(&owned.handle.state),
                 catalogue: self.parts.catalogue.as_ref(),

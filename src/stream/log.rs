@@ -61,6 +61,9 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// The payload; `None` is a tombstone.
     pub payload: Option<&'a [u8]>,
+    /// For a record that was sent again out of the dead letters: where it stood first
+    /// ([`FirstOrigin`](crate::decision::FirstOrigin), as its header says it).
+    pub first_origin: Option<&'a [u8]>,
 }
 
 /// Records of one micro-batch in one arena: no allocation a record.
@@ -76,14 +79,27 @@ struct Entry {
     timestamp_ms: i64,
     key: Option<Range<usize>>,
     payload: Option<Range<usize>>,
+    first_origin: Option<Range<usize>>,
 }
 
 impl RecordBatch {
     /// Copies one record into the batch.
     pub fn push(&mut self, origin: Origin, timestamp_ms: i64, key: Option<&[u8]>, payload: Option<&[u8]>) {
-        let key = key.map(|bytes| self.copy(bytes));
-        let payload = payload.map(|bytes| self.copy(bytes));
-        self.entries.push(Entry { origin, timestamp_ms, key, payload });
+        self.push_record(&Record { origin, timestamp_ms, key, payload, first_origin: None });
+    }
+
+    /// Copies one record with all it carries into the batch.
+    pub fn push_record(&mut self, record: &Record<'_>) {
+        let key = record.key.map(|bytes| self.copy(bytes));
+        let payload = record.payload.map(|bytes| self.copy(bytes));
+        let first_origin = record.first_origin.map(|bytes| self.copy(bytes));
+        self.entries.push(Entry {
+            origin: record.origin,
+            timestamp_ms: record.timestamp_ms,
+            key,
+            payload,
+            first_origin,
+        });
     }
 
     /// Number of records.
@@ -114,6 +130,7 @@ impl RecordBatch {
             timestamp_ms: entry.timestamp_ms,
             key: entry.key.clone().map(|range| &self.arena[range]),
             payload: entry.payload.clone().map(|range| &self.arena[range]),
+            first_origin: entry.first_origin.clone().map(|range| &self.arena[range]),
         })
     }
 

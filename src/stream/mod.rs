@@ -15,6 +15,7 @@ mod outputs;
 mod params;
 pub mod partitioner;
 mod partitions;
+mod replay;
 mod report;
 mod restore;
 mod score;
@@ -31,6 +32,7 @@ pub use log::{
 };
 pub use params::{GapPolicy, StreamError, StreamParams, TimeMode};
 pub use partitions::{FoundUser, PartitionHandle, Partitions};
+pub use replay::{InputLog, advance_blocking};
 pub use snapshots::{ArrowSnapshots, NoSnapshots, SnapshotStore};
 pub use status::{PartitionStatus, Phase, StreamStatus};
 pub use thread::{Step, StreamParts, StreamThread};

@@ -7,10 +7,10 @@ use tracing::warn;
 use super::{OutputRecord, OutputTopic, Record, StreamError, report::BatchReport};
 use crate::{
     decision::{
-        DeadLetter, DecisionParams, Message, ScoreBook, Subject, Transition, UserScore, alert_message,
-        dead_letter_message, decide, recommendation_message, restore_score, score_message,
+        DeadLetter, DecisionParams, FirstOrigin, Message, ScoreBook, Standing, Subject, Transition, UserScore,
+        alert_message, dead_letter_message, decide, recommendation_message, restore_score, score_message,
     },
-    event::{NameHash, Origin, PartitionId, Positions, UserId},
+    event::{NameHash, Origin, PartitionId, UserId},
     graph::{BatchNames, NameLookup, UserGraph},
     score::{Reason, ScoreRequest, Scored},
     scoring::{ScoreError, Scorer},
@@ -22,7 +22,7 @@ pub(super) struct DecisionContext<'a> {
     pub(super) params: &'a DecisionParams,
     pub(super) reason_limit: usize,
     pub(super) partition: PartitionId,
-    pub(super) positions: Positions,
+    pub(super) standing: Standing,
     pub(super) names: OutputNames<'a>,
 }
 
@@ -64,7 +64,7 @@ impl DecisionContext<'_> {
         previous: Option<&UserScore>,
         outputs: &mut Vec<OutputRecord>,
     ) -> Result<Decided, StreamError> {
-        let decision = decide(previous, scored, &request.graph, request.as_of_ms, self.positions, self.params);
+        let decision = decide(previous, scored, &request.graph, request.as_of_ms, self.standing, self.params);
         let subject = Subject { user, partition: self.partition };
         let mut put = |topic, message: Message| {
             let key = user.as_str().as_bytes().to_vec();
@@ -131,9 +131,12 @@ pub(super) struct Refusal<'a> {
 
 /// A record that was refused, as one of topic `dead-letters`.
 pub(super) fn dead_letter(topic: &str, record: &Record<'_>, refusal: &Refusal<'_>) -> OutputRecord {
-    let Record { origin, timestamp_ms, key, payload } = *record;
+    let Record { origin, timestamp_ms, key, payload, first_origin } = *record;
+    // A header that cannot be read is no origin of ours: the record counts as refused for the first time.
+    let first = first_origin.and_then(FirstOrigin::parse);
+    let first = first.as_ref();
     let Refusal { reason, field, message } = *refusal;
-    let letter = DeadLetter { topic, origin, timestamp_ms, key, payload, reason, field, message };
+    let letter = DeadLetter { topic, origin, first, timestamp_ms, key, payload, reason, field, message };
     let Message { payload, headers } = dead_letter_message(&letter);
     let (topic, partition) = (OutputTopic::DeadLetters, origin.partition);
     OutputRecord { topic, partition, key: key.unwrap_or_default().to_vec(), payload: Some(payload), headers }

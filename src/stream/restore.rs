@@ -92,7 +92,7 @@ pub(super) fn read_scores_blocking<L: Sink>(
 }
 
 /// Aborted records and markers at the end of a range are passed without being delivered.
-fn finish_at(state: &PartitionState, committed: Positions) {
+pub(super) fn finish_at(state: &PartitionState, committed: Positions) {
     let mut write_set = WriteSet::on(state);
     for view in View::ALL {
         let last = Offset(committed.get(view).0 - 1);

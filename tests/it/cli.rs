@@ -87,3 +87,63 @@ fn completions_are_a_script() {
     assert_eq!(output.status.code(), Some(0));
     assert!(text(&output.stdout).contains("_undercurrent"));
 }
+
+/// Starts the demo with `arguments`, interrupts it as Ctrl-C does once it has printed a line that holds `after`, and returns
+/// what it printed and how it ended.
+fn interrupted_demo(arguments: &[&str], after: &str) -> (Vec<String>, std::process::ExitStatus, usize) {
+    use std::io::{BufRead, BufReader};
+    let temporary = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_undercurrent"))
+        .arg("demo")
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("TMPDIR", temporary.path())
+        .env_remove("UNDERCURRENT_CONFIG")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut printed = Vec::new();
+    let mut is_asked = false;
+    for line in BufReader::new(demo.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.contains(after) && !is_asked {
+            is_asked = true;
+            // SIGINT: what a terminal sends.
+            let sent = Command::new("sh").args(["-c", &format!("kill -INT {}", demo.id())]).status().unwrap();
+            assert!(sent.success());
+        }
+        printed.push(line);
+    }
+    let status = demo.wait().unwrap();
+    (printed, status, std::fs::read_dir(temporary.path()).unwrap().count())
+}
+
+#[test]
+fn ctrl_c_ends_the_demo_cleanly_with_what_was_played_so_far() {
+    use std::fmt::Write;
+    // A small file of its own: three months of history at a pace that a slow machine keeps up with.
+    let folder = tempfile::tempdir().unwrap();
+    let mut events = String::from("user_id,event_type,timestamp,item_id,category,price,quantity\n");
+    let first_ms: i64 = 1_483_228_800_000;
+    for day in 0..360_i64 {
+        for user in 0..5 {
+            let time = undercurrent::event::format_time_ms(first_ms + day * 86_400_000 + user * 60_000);
+            writeln!(events, "u{user},purchase,{time},i{},c,1.00,1", day % 7).unwrap();
+        }
+    }
+    let csv = folder.path().join("events.csv");
+    std::fs::write(&csv, events).unwrap();
+    let zstd = Command::new("zstd").arg("-q").arg(&csv).status().unwrap();
+    assert!(zstd.success(), "the program zstd makes the file");
+    let data = folder.path().to_str().unwrap();
+    let arguments = ["--data", data, "--days-per-second", "1"];
+
+    let (printed, status, left) = interrupted_demo(&arguments, "warm-up: ");
+    assert_eq!((status.code(), left), (Some(0), 0), "{printed:#?}");
+    assert!(printed.iter().any(|line| line.contains("stopped early: settled up to where")), "{printed:#?}");
+
+    let (printed, status, left) = interrupted_demo(&arguments, "was trained on events");
+    assert_eq!((status.code(), left), (Some(0), 0), "{printed:#?}");
+    assert!(printed.iter().any(|line| line.contains("stopped early")), "{printed:#?}");
+}

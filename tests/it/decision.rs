@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::Value;
 use undercurrent::{
     decision::{
-        DeadLetter, Decision, DecisionParams, Message, Subject, UserScore, alert_message, dead_letter_message, decide,
-        recommendation_message, restore_score, score_message,
+        DeadLetter, Decision, DecisionParams, Message, Standing, Subject, UserScore, alert_message,
+        dead_letter_message, decide, recommendation_message, restore_score, score_message,
     },
     event::{Event, EventKind, NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View},
     graph::{GraphParams, NameLookup, UserGraph},
@@ -72,7 +72,9 @@ fn graph() -> UserGraph {
 
 fn decide_at(previous: Option<&UserScore>, scored: &Scored, day: i64) -> Decision {
     let positions = Positions([Offset(7 + day), Offset(0), Offset(1 << 40)]);
-    decide(previous, scored, &graph(), START_MS + day * DAY_MS, positions, &DecisionParams::default())
+    let as_of_ms = START_MS + day * DAY_MS;
+    let standing = Standing { positions, watermark_ms: as_of_ms };
+    decide(previous, scored, &graph(), as_of_ms, standing, &DecisionParams::default())
 }
 
 fn subject(user: &UserId) -> Subject<'_> {
@@ -202,6 +204,7 @@ fn lists_match_their_schema_and_are_written_when_they_change() {
 fn dead_letters_keep_every_byte() {
     let origin = Origin { view: View::Search, partition: PartitionId(3), offset: Offset(42) };
     let letter = DeadLetter {
+        first: None,
         topic: "searches",
         origin,
         timestamp_ms: START_MS,

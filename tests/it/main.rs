@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed, and says where")]
 
 mod architecture;
+mod audit;
 mod cli;
+mod dead_letters;
 mod decision;
+mod deploy;
 mod embedded;
 mod events;
 mod faults;
@@ -13,9 +16,11 @@ mod kafka;
 mod lifecycle;
 mod model;
 mod object_store;
+mod process;
 mod properties;
 mod reference;
 mod replay;
 mod simulation;
 mod snapshot;
 mod snapshot_faults;
+mod snapshots;

@@ -4,12 +4,13 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use anyhow::Context;
+use tokio_util::sync::CancellationToken;
 
 use super::history::History;
 use crate::{
@@ -31,8 +32,8 @@ pub(super) struct Progress {
     pub(super) committed: AtomicU64,
     /// Time of the newest appended event, milliseconds since the Unix epoch.
     pub(super) event_ms: AtomicI64,
-    /// Set by Ctrl-C.
-    pub(super) stop: AtomicBool,
+    /// Cancelled by Ctrl-C, and when a stream thread ends.
+    pub(super) stop: CancellationToken,
 }
 
 /// The file and the log it is played into.
@@ -59,7 +60,12 @@ pub(super) struct Pace {
 
 impl Feeder {
     /// Opens the file.
-    pub(super) fn open(file: &Path, log: Arc<EmbeddedLog>, edge: Edge) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        file: &Path,
+        log: Arc<EmbeddedLog>,
+        edge: Edge,
+        progress: Arc<Progress>,
+    ) -> anyhow::Result<Self> {
         let reader = RowReader::open(file).with_context(|| format!("cannot play `{}`", file.display()))?;
         Ok(Self {
             log,
@@ -69,13 +75,13 @@ impl Feeder {
             counts: CleaningCounts::default(),
             warm_up_count: 0,
             history: History::default(),
-            progress: Arc::default(),
+            progress,
         })
     }
 
     /// Appends everything before `until_ms` and returns how many events that is. The first later event waits in the batch.
     pub(super) fn warm_up_blocking(&mut self, until_ms: i64) -> anyhow::Result<u64> {
-        while !self.progress.stop.load(Ordering::Relaxed) {
+        while !self.progress.stop.is_cancelled() {
             let Some(row) = self.reader.next_row()? else { break };
             let Ok(admitted) = self.edge.admit_row(&row, &mut self.counts) else { continue };
             let is_later = admitted.event.time_ms >= until_ms;
@@ -99,7 +105,7 @@ impl Feeder {
     pub(super) fn play_blocking(mut self, pace: Pace) -> anyhow::Result<History> {
         let clock = SystemClock;
         let (start_ms, first_event_ms) = (clock.now_ms(), self.history.end_ms);
-        while !self.progress.stop.load(Ordering::Relaxed) {
+        while !self.progress.stop.is_cancelled() {
             let event_ms = {
                 let Some(row) = self.reader.next_row()? else { break };
                 let Ok(admitted) = self.edge.admit_row(&row, &mut self.counts) else { continue };
@@ -127,7 +133,7 @@ impl Feeder {
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a pace for people")]
     fn wait(&self, pace: Pace, played_ms: i64, start_ms: i64, clock: SystemClock) {
-        let is_stopped = || self.progress.stop.load(Ordering::Relaxed);
+        let is_stopped = || self.progress.stop.is_cancelled();
         let lag = || {
             let fed = self.progress.fed.load(Ordering::Relaxed).saturating_sub(self.warm_up_count);
             fed.saturating_sub(self.progress.committed.load(Ordering::Relaxed))

@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::task::JoinSet;
 
 use self::{
     feeder::{Feeder, Pace, Progress},
@@ -155,30 +156,46 @@ impl Card {
 impl Demo<'_> {
     async fn run(&self) -> anyhow::Result<()> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let progress = Arc::new(Progress::default());
+        // From the first moment on: what is interrupted while it loads must leave nothing behind either.
+        let mut listeners = JoinSet::new();
+        let mut interrupt = signals::Shutdown::listen()?;
+        let stop = progress.stop.clone();
+        listeners.spawn(async move {
+            interrupt.received().await;
+            stop.cancel();
+        });
         let bundle = pool::load(&self.args.bundle)?;
         let card = Card::of(&bundle)?;
         let scoring = pool::start(&self.config, bundle)?;
         let log = EmbeddedLog::open(params::embedded(&self.config), Arc::clone(&clock))?;
-        let mut feeder = Feeder::open(&self.events, Arc::clone(&log), Edge::new(params::decoder(&self.config)?))?;
+        let mut feeder = Feeder::open(
+            &self.events,
+            Arc::clone(&log),
+            Edge::new(params::decoder(&self.config)?),
+            Arc::clone(&progress),
+        )?;
         output::line(&format!(
             "model {} was trained on events before {} and saw nothing later",
             card.version,
             format_time_ms(card.trained_until_ms)
         ))?;
         let warm_up = feeder.warm_up_blocking(card.trained_until_ms)?;
+        if progress.stop.is_cancelled() {
+            return output::line("stopped early, before anyone was scored: there is nothing to settle");
+        }
         commit_warm_up_blocking(&log)?;
         output::line(&format!(
             "warm-up: {warm_up} events of {} users in {:.1} s; from here on every user is scored",
             feeder.history.users.len(),
             self.seconds()
         ))?;
-        let progress = Arc::clone(&feeder.progress);
         let settlement = Settlement { start_ms: card.trained_until_ms, horizon_ms: params::days_ms(card.churn_days) };
         let mut engine = Engine::start_blocking(
             &self.config,
             EngineParts {
                 scorer: Arc::clone(&scoring.scorer),
-                decision: params::decision(&self.config),
+                decision: params::decision(&self.config, TimeMode::Replay),
                 catalogue: Arc::clone(&scoring.catalogue),
                 time: TimeMode::Replay,
                 clock,
@@ -249,19 +266,16 @@ struct Watcher {
 impl Watcher {
     /// Watches until the file is played and the stream is quiet, or Ctrl-C. Says whether it was interrupted.
     async fn run(&mut self, engine: &mut Engine, player: &JoinHandle<anyhow::Result<History>>) -> anyhow::Result<bool> {
-        let mut interrupt = signals::Shutdown::listen()?;
+        let stop = self.progress.stop.clone();
         let statuses = engine.statuses();
         let (mut last_batches, mut quiet_since_ms) = (0, SystemClock.now_ms());
         loop {
             tokio::select! {
                 // Biased: a signal must not wait behind the ticks.
                 biased;
-                () = interrupt.received() => {
-                    self.progress.stop.store(true, Ordering::Relaxed);
-                    return Ok(true);
-                }
+                () = stop.cancelled() => return Ok(true),
                 end = engine.next_end() => {
-                    self.progress.stop.store(true, Ordering::Relaxed);
+                    stop.cancel();
                     anyhow::bail!("a stream thread ended: {}", end.map_or_else(String::new, |end| end.describe()));
                 }
                 () = tokio::time::sleep(Duration::from_millis(LOOK_MS)) => {}

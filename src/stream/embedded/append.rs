@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{
     EmbeddedError, EmbeddedLog,
-    chunk::{ChunkBuilder, ChunkRecord},
+    chunk::{ChunkBuilder, ChunkRecord, encode_headers},
     store::{CHUNK_BYTES, CHUNK_RECORDS, Topic},
 };
 use crate::{
+    decision::{FIRST_ORIGIN_HEADER, FirstOrigin},
     event::{Offset, Origin, PartitionId, View},
     stream::partitioner::partition_of,
 };
@@ -39,6 +40,26 @@ impl EmbeddedLog {
     /// time of one disk synchronisation. After an error nothing was appended, or, when the disk failed in the middle,
     /// the log takes no further writes until it is opened again; sending the batch again is safe either way.
     pub fn append_blocking(&self, records: &[NewRecord<'_>]) -> Result<Vec<Appended>, EmbeddedError> {
+        self.append(records, |_| &[])
+    }
+
+    /// The same for records that were refused once: each says where it stood first, so that another refusal is one of the
+    /// same dead letter.
+    pub fn append_redriven_blocking(
+        &self,
+        records: &[(NewRecord<'_>, FirstOrigin)],
+    ) -> Result<Vec<Appended>, EmbeddedError> {
+        let header = |first: &FirstOrigin| encode_headers(&[(FIRST_ORIGIN_HEADER, first.to_header())]);
+        let headers: Vec<Vec<u8>> = records.iter().map(|(_, first)| header(first)).collect();
+        let records: Vec<NewRecord<'_>> = records.iter().map(|(record, _)| *record).collect();
+        self.append(&records, |index| &headers[index])
+    }
+
+    fn append<'a>(
+        &self,
+        records: &[NewRecord<'_>],
+        headers_of: impl Fn(usize) -> &'a [u8],
+    ) -> Result<Vec<Appended>, EmbeddedError> {
         let timestamp_ms = self.clock.now_ms();
         let mut state = self.lock();
         let mut batch = self.batch();
@@ -46,7 +67,7 @@ impl EmbeddedLog {
         let mut outcomes = Vec::with_capacity(records.len());
         let mut fresh_ids = HashSet::new();
         let mut sequence = state.next_sequence;
-        for record in records {
+        for (index, record) in records.iter().enumerate() {
             if let Some(id) = record.event_id
                 && (state.recent.contains(id) || !fresh_ids.insert(id))
             {
@@ -66,7 +87,7 @@ impl EmbeddedLog {
                 event_id: record.event_id.unwrap_or(0),
                 key: Some(record.key),
                 payload: Some(record.payload),
-                headers: &[],
+                headers: headers_of(index),
             });
             sequence += 1;
             *next = Offset(offset.0 + 1);

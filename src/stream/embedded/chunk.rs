@@ -152,6 +152,18 @@ pub(super) fn decode_headers(bytes: &[u8]) -> Option<Vec<(String, String)>> {
     Some(headers)
 }
 
+/// The value of the header `name` among encoded ones. Costs nothing for a record without headers, which almost all are.
+pub(super) fn header_in<'a>(bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let mut input = Input { bytes, at: 0 };
+    while input.at < bytes.len() {
+        let (found, value) = (input.slice()??, input.slice()??);
+        if found == name.as_bytes() {
+            return Some(value);
+        }
+    }
+    None
+}
+
 struct Input<'a> {
     bytes: &'a [u8],
     at: usize,

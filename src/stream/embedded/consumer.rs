@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     EmbeddedError, EmbeddedLog,
-    chunk::{ChunkBuilder, ChunkReader, ChunkRecord, encode_headers},
+    chunk::{ChunkBuilder, ChunkReader, ChunkRecord, encode_headers, header_in},
     store::{CHUNK_BYTES, CHUNK_RECORDS, Topic},
 };
 use crate::{
+    decision::FIRST_ORIGIN_HEADER,
     event::{Offset, Origin, PartitionId, Positions, View},
     stream::{
-        BatchLimits, Commit, Disposition, LogError, OutputRecord, OutputTopic, Polled, RecordBatch, Sink, Source,
+        BatchLimits, Commit, Disposition, LogError, OutputRecord, OutputTopic, Polled, Record, RecordBatch, Sink,
+        Source,
     },
 };
 
@@ -100,7 +102,9 @@ impl Cursor {
                 break;
             }
             let origin = Origin { view, partition, offset: record.offset };
-            batch.push(origin, record.timestamp_ms, record.key, record.payload);
+            let ChunkRecord { timestamp_ms, key, payload, .. } = record;
+            let first_origin = header_in(record.headers, FIRST_ORIGIN_HEADER);
+            batch.push_record(&Record { origin, timestamp_ms, key, payload, first_origin });
             self.next = Offset(record.offset.0 + 1);
             reader.move_to(after);
         }

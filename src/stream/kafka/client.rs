@@ -16,11 +16,11 @@ use super::{error::explain, params::KafkaParams};
 
 /// Option keys the pipeline owns, each with the reason a configuration must not set it.
 const OWNED: [(&str, &str); 34] = [
-    ("bootstrap.servers", "it is `bootstrap`"),
-    ("metadata.broker.list", "it is `bootstrap`"),
-    ("client.id", "it is made of `group`, `instance` and the thread"),
-    ("group.id", "it is `group`"),
-    ("group.instance.id", "it is made of `group`, `instance` and the thread"),
+    ("bootstrap.servers", "it is `kafka.brokers`"),
+    ("metadata.broker.list", "it is `kafka.brokers`"),
+    ("client.id", "it is made of `kafka.group_id`, `kafka.instance_id` and the thread"),
+    ("group.id", "it is `kafka.group_id`"),
+    ("group.instance.id", "it is made of `kafka.group_id`, `kafka.instance_id` and the thread"),
     ("group.protocol", "the range assignor needs the classic protocol"),
     ("group.remote.assignor", "partition p of all topics must go to one member"),
     ("partition.assignment.strategy", "partition p of all topics must go to one member, which only `range` promises"),
@@ -31,24 +31,24 @@ const OWNED: [(&str, &str); 34] = [
     ("auto.offset.reset", "a position is never moved silently"),
     ("isolation.level", "aborted records must not be folded"),
     ("enable.partition.eof", "restore relies on it"),
-    ("transactional.id", "it is made of `group`, `instance` and the thread"),
-    ("transaction.timeout.ms", "it is `transaction_ms`"),
+    ("transactional.id", "it is made of `kafka.group_id`, `kafka.instance_id` and the thread"),
+    ("transaction.timeout.ms", "it is `kafka.transaction_timeout_ms`"),
     ("enable.idempotence", "an output must not be written twice by a retry"),
     ("acks", "an output must be on all in-sync replicas"),
     ("request.required.acks", "an output must be on all in-sync replicas"),
-    ("message.timeout.ms", "it is `message_ms`"),
-    ("delivery.timeout.ms", "it is `message_ms`"),
+    ("message.timeout.ms", "it is `kafka.message_timeout_ms`"),
+    ("delivery.timeout.ms", "it is `kafka.message_timeout_ms`"),
     ("delivery.report.only.error", "the sink counts on it"),
     ("partitioner", "every producer must use `murmur2_random`"),
-    ("session.timeout.ms", "it is `session_ms`"),
-    ("max.poll.interval.ms", "it is `max_poll_interval_ms`"),
-    ("fetch.wait.max.ms", "it is `fetch_wait_max_ms`"),
-    ("statistics.interval.ms", "it is `lag_interval_ms`"),
-    ("security.protocol", "it is `security.protocol`"),
-    ("sasl.mechanism", "it is `security.mechanism`"),
-    ("sasl.mechanisms", "it is `security.mechanism`"),
-    ("sasl.username", "it is `security.username`"),
-    ("sasl.password", "it is `security.password`"),
+    ("session.timeout.ms", "it is `kafka.session_timeout_ms`"),
+    ("max.poll.interval.ms", "it is `kafka.max_poll_interval_ms`"),
+    ("fetch.wait.max.ms", "it is `kafka.fetch_wait_max_ms`"),
+    ("statistics.interval.ms", "it is `kafka.lag_interval_ms`"),
+    ("security.protocol", "it is `kafka.security_protocol`"),
+    ("sasl.mechanism", "it is `kafka.sasl_mechanism`"),
+    ("sasl.mechanisms", "it is `kafka.sasl_mechanism`"),
+    ("sasl.username", "it is `kafka.sasl_username`"),
+    ("sasl.password", "it is in `kafka.sasl_password_file`"),
     ("log.queue", "the client sets it"),
 ];
 
@@ -56,8 +56,8 @@ const OWNED: [(&str, &str); 34] = [
 /// long when every byte of it has to be escaped.
 pub(super) const LARGEST_OUTPUT_BYTES: usize = 16 << 20;
 
-/// Why `key` may not be passed through, if it may not.
-pub(super) fn owner_of(key: &str) -> Option<&'static str> {
+/// Why the librdkafka option `key` may not be passed through, if it may not. The configuration asks the same list.
+pub fn owner_of(key: &str) -> Option<&'static str> {
     OWNED.iter().find(|(owned, _)| *owned == key).map(|(_, reason)| *reason)
 }
 

@@ -6,7 +6,7 @@ use rdkafka::{
     Message, Offset as KafkaOffset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
-    message::BorrowedMessage,
+    message::{BorrowedMessage, Headers},
 };
 use tracing::{debug, info};
 
@@ -23,8 +23,11 @@ use super::{
     writer::{Writer, committed},
 };
 use crate::{
+    decision::FIRST_ORIGIN_HEADER,
     event::{Offset, Origin, PartitionId, Positions, View},
-    stream::{BatchLimits, Commit, Disposition, LogError, OutputTopic, Polled, RecordBatch, Sink, Source, next_after},
+    stream::{
+        BatchLimits, Commit, Disposition, LogError, OutputTopic, Polled, Record, RecordBatch, Sink, Source, next_after,
+    },
 };
 
 /// Records of a replay handed over at once.
@@ -325,8 +328,7 @@ impl Source for KafkaLog {
             let (from, to) = (from.get(view).0, to.get(view).0);
             reader.read(place, from, Some(to), &mut || Self::keep_alive(consumer), &mut |message| {
                 let origin = Origin { view, partition, offset: Offset(message.offset()) };
-                let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-                batch.push(origin, timestamp_ms, message.key(), message.payload());
+                batch.push_record(&record_of(origin, message));
                 if batch.len() >= REPLAY_BATCH_RECORDS {
                     visit(&batch);
                     batch.clear();
@@ -396,8 +398,20 @@ fn accept(
         return;
     }
     owned.next.set(view, next_after(offset));
-    let timestamp_ms = message.timestamp().to_millis().unwrap_or(0);
-    batch.push(Origin { view, partition, offset }, timestamp_ms, message.key(), message.payload());
+    batch.push_record(&record_of(Origin { view, partition, offset }, message));
+}
+
+pub(super) fn record_of<'a>(origin: Origin, message: &'a BorrowedMessage<'_>) -> Record<'a> {
+    let first_origin = message.headers().and_then(|headers| {
+        headers.iter().find(|header| header.key == FIRST_ORIGIN_HEADER).and_then(|header| header.value)
+    });
+    Record {
+        origin,
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key(),
+        payload: message.payload(),
+        first_origin,
+    }
 }
 
 /// The partitions of an assignment, each in all three topics.

@@ -13,6 +13,7 @@ mod client;
 mod deadline;
 mod error;
 mod group;
+mod inputs;
 mod lag;
 mod layout;
 mod log;
@@ -23,6 +24,8 @@ mod tail;
 mod topics;
 mod writer;
 
+pub use client::owner_of;
+pub use inputs::KafkaInputs;
 pub use lag::LagTable;
 pub use log::KafkaLog;
 pub use params::{Delivery, KafkaParams, Sasl, Secret, Security, SecurityProtocol, Timeouts, TopicNames};

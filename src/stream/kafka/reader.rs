@@ -48,6 +48,11 @@ impl Reader {
         Ok(Self { consumer, params: params.clone(), client_id })
     }
 
+    /// First and end offset (exclusive) of `place`, as far as the reader sees.
+    pub(super) fn watermarks(&self, place: Place<'_>) -> Result<(i64, i64), LogError> {
+        watermarks(&self.consumer, place, &self.params)
+    }
+
     /// Waits until everything written to `place` so far is decided, committed or aborted: a transaction's markers reach
     /// its partitions one after the other, so offsets may be stable while its outputs are not yet.
     pub(super) fn settle(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::{
-    message::ToBytes,
+    message::{Header, OwnedHeaders, ToBytes},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
@@ -16,6 +16,7 @@ use super::{
     writer::{drain, send_blocking},
 };
 use crate::{
+    decision::{FIRST_ORIGIN_HEADER, FirstOrigin},
     event::View,
     stream::{Disposition, LogError},
 };
@@ -40,6 +41,27 @@ impl KafkaProducer {
     pub fn send_blocking(&self, view: View, user: &[u8], payload: &[u8]) -> Result<(), LogError> {
         let topic = self.params.topics.input(view);
         let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).key(user.to_bytes()).payload(payload);
+        send_blocking(&self.producer, record, self.deadline())
+            .map_err(|error| log_error(format!("sending to `{topic}`"), explain(&error), Disposition::Abort))
+    }
+
+    /// Queues a record that was refused once, with where it stood first. Without a key it goes to its own partition.
+    pub fn redrive_blocking(
+        &self,
+        view: View,
+        key: Option<&[u8]>,
+        payload: &[u8],
+        first: &FirstOrigin,
+    ) -> Result<(), LogError> {
+        let topic = self.params.topics.input(view);
+        let value = first.to_header();
+        let header = Header { key: FIRST_ORIGIN_HEADER, value: Some(value.as_bytes()) };
+        let record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(topic).payload(payload).headers(OwnedHeaders::new_with_capacity(1).insert(header));
+        let record = match key {
+            Some(key) => record.key(key),
+            None => record.partition(first.partition.0),
+        };
         send_blocking(&self.producer, record, self.deadline())
             .map_err(|error| log_error(format!("sending to `{topic}`"), explain(&error), Disposition::Abort))
     }

@@ -9,10 +9,11 @@ use std::{
 use undercurrent::stream::kafka::KafkaParams;
 
 /// Settings that say nothing of Kafka: history, the cheapest scorer, snapshots in the middle of the run.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("input.log", "kafka"),
     // History: event time must move with the events and not with the wall clock (ten years of grace).
     ("stream.live_grace_ms", "315576000000"),
+    ("decision.max_alert_age_days", "36500"),
     ("scoring.scorer", "recency"),
     // Restarts begin with a snapshot.
     ("snapshot.interval_s", "1"),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use undercurrent::{
-    decision::{AlertState, RiskLevel, Thresholds, Transition, alert_id},
+    decision::{AlertState, DecisionParams, RiskLevel, Thresholds, Transition, alert_id},
     event::UserId,
     score::Probability,
 };
@@ -25,6 +25,7 @@ proptest! {
         cooldown_ms in 0_i64..20_000,
     ) {
         let user = UserId::new("u1");
+        let params = DecisionParams { cooldown_ms, ..DecisionParams::default() };
         let mut state = AlertState::default();
         let (mut as_of_ms, mut level) = (0, RiskLevel::Calm);
         let mut last_alert_ms: Option<i64> = None;
@@ -34,7 +35,7 @@ proptest! {
             let churn = Probability::new(churn).unwrap();
             let before = state;
             let transition;
-            (state, transition) = state.after(churn, as_of_ms, &thresholds, cooldown_ms);
+            (state, transition) = state.after(churn, as_of_ms, as_of_ms, &thresholds, &params);
             let Some(transition) = transition else {
                 prop_assert_eq!(state, before);
                 continue;
@@ -58,9 +59,10 @@ proptest! {
         let certain = Probability::new(1.0).unwrap();
         let entered = Probability::new(thresholds.enter).unwrap();
         prop_assume!(thresholds.enter < thresholds.escalate);
-        let (state, first) = AlertState::default().after(entered, 0, &thresholds, cooldown_ms);
-        let (waiting, none) = state.after(certain, cooldown_ms - 1, &thresholds, cooldown_ms);
-        let (_, second) = waiting.after(certain, cooldown_ms, &thresholds, cooldown_ms);
+        let params = DecisionParams { cooldown_ms, ..DecisionParams::default() };
+        let (state, first) = AlertState::default().after(entered, 0, 0, &thresholds, &params);
+        let (waiting, none) = state.after(certain, cooldown_ms - 1, cooldown_ms, &thresholds, &params);
+        let (_, second) = waiting.after(certain, cooldown_ms, cooldown_ms, &thresholds, &params);
         prop_assert_eq!((first, none, second), (Some(Transition::Entered), None, Some(Transition::Escalated)));
     }
 }
