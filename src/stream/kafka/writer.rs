@@ -85,8 +85,10 @@ impl Writer {
             Outcome::Lost(error) => Err(error),
             Outcome::Failed(error) => {
                 let aborted = self.abort();
-                // The reason of a stop is what went wrong first.
-                if error.disposition != Disposition::Fatal {
+                // A record was refused for good: what is said is that, and the numbers of this producer have a hole now.
+                if error.disposition == Disposition::Fatal {
+                    self.must_renew = true;
+                } else {
                     aborted?;
                 }
                 Err(error)
