@@ -98,7 +98,8 @@ impl Decoder {
         let surroundings = Surroundings {
             topic: Some((view, record.key)),
             timestamp_ms: record.timestamp_ms,
-            record_hash: if wire.event_id == Scalar::Absent { xxh3_64(payload) } else { 0 },
+            // Also needed where the sender's id is there and empty.
+            record_hash: xxh3_64(payload),
         };
         self.event_of(&wire, surroundings, Repairs::default(), counts)
     }
