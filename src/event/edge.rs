@@ -65,7 +65,7 @@ impl Edge {
             .and_then(|mut wire| {
                 let mut repairs = Repairs::default();
                 let changed = self.repair(&mut wire, &mut repairs)?;
-                if changed && wire.event_id == Scalar::Absent {
+                if changed && text_of(&wire.event_id, "event_id")?.is_none() {
                     // The id stands for what was sent, not for what it became: sent again, it is the same event again.
                     wire.event_id = Scalar::Text(Cow::Owned(format!("{:016x}", surroundings.record_hash)));
                     repairs.add(Repair::IdFromRecord);
