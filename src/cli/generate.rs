@@ -68,11 +68,14 @@ pub(super) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let seconds = (SystemClock.now_ms() - start_ms).max(1) as f64 / 1_000.0;
     output::line(&format!(
-        "{} events in {} rows, {:.1} MB, in {seconds:.1} s ({:.0} events/s): `{}`",
+        "{} events in {} rows, {:.1} MB, in {seconds:.1} s ({:.0} events/s): `{}`\ntruth of the {} days after the cutoff {}, purchases of {}",
         summary.events,
         summary.rows,
         summary.bytes as f64 / 1e6,
         summary.events as f64 / seconds,
-        args.out.join(format.file_name()).display()
+        args.out.join(format.file_name()).display(),
+        params.churn_days,
+        format_time_ms(params.cutoff_ms()),
+        params.purchase_days
     ))
 }
