@@ -53,6 +53,12 @@ impl Knots {
         Some(self.scores[above - 1] + share * (self.scores[above] - self.scores[above - 1]))
     }
 
+    /// The raw value whose normal score is nearest to 0, about the median; `None` when the feature was never present.
+    pub fn middle(&self) -> Option<f32> {
+        let pairs = self.values.iter().zip(&self.scores);
+        pairs.min_by(|left, right| left.1.abs().total_cmp(&right.1.abs())).map(|(value, _)| *value)
+    }
+
     /// Whether the two lists fit together.
     pub(super) fn is_valid(&self) -> bool {
         self.values.len() == self.scores.len()
@@ -135,6 +141,7 @@ mod tests {
         assert!(knots.apply(-5.0).unwrap() < -2.5);
         assert!(knots.apply(f32::MAX).unwrap() > 2.5);
         assert_eq!(knots.apply(f32::NAN), None);
+        assert!(knots.apply(knots.middle().unwrap()).unwrap().abs() < 0.1);
     }
 
     #[test]

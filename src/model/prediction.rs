@@ -52,15 +52,8 @@ impl Model {
         Self { config, parameters, calibration: Calibration::default() }
     }
 
-    /// Calibrated probabilities of churn and purchase.
-    pub fn probabilities(&self, prediction: &Prediction) -> (f32, f32) {
-        (
-            self.calibration.churn.probability(prediction.churn_log_odds),
-            self.calibration.purchase.probability(prediction.purchase_log_odds),
-        )
-    }
-
-    /// Contribution of feature `place` to the churn log-odds over the linear path, against the training median.
+    /// Contribution of feature `place` to the churn log-odds (not calibrated) over the linear path, against the training
+    /// median.
     pub fn wide_effect(&self, user: &EncodedUser, place: usize) -> f32 {
         self.wide_effect_of(self.wide_weight(), user, place)
     }
@@ -77,8 +70,7 @@ impl Model {
 
     fn wide_effect_of(&self, weight: &[f32], user: &EncodedUser, place: usize) -> f32 {
         let of = |row: usize| weight.get(2 * row).copied().unwrap_or(0.0);
-        let linear = of(place) * user.features[place] + of(self.config.features + place) * user.missing_bit(place);
-        self.calibration.churn.scale * linear
+        of(place) * user.features[place] + of(self.config.features + place) * user.missing_bit(place)
     }
 
     /// The rows of the item table, `[rows, D]`.

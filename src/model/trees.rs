@@ -126,6 +126,37 @@ impl Forest {
         }
     }
 
+    /// The mean of forests over rows of `width` features, of which forest `i` reads those from `offsets[i]` on.
+    ///
+    /// # Panics
+    /// When there is none, or one reads beyond the row.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        reason = "a mean of single-precision numbers"
+    )]
+    pub fn mean(forests: &[Self], offsets: &[usize], width: usize) -> Self {
+        let share = 1.0 / forests.len() as f64;
+        // Files keep the base in single precision.
+        let base = forests.iter().map(|forest| forest.base).sum::<f64>() * share;
+        let mut mean = Self { base: f64::from(base as f32), width, roots: Vec::new(), nodes: Vec::new() };
+        for (forest, offset) in forests.iter().zip(offsets) {
+            assert!(forest.width + offset <= width, "forests read within the row");
+            let start = place(mean.nodes.len());
+            mean.roots.extend(forest.roots.iter().map(|root| root + start));
+            mean.nodes.extend(forest.nodes.iter().map(|node| match node.feature {
+                Node::LEAF => Node { threshold: (f64::from(node.threshold) * share) as f32, ..*node },
+                feature => Node { feature: feature + place(*offset), left: node.left + start, ..*node },
+            }));
+        }
+        mean
+    }
+
+    /// Score of a row before any tree.
+    pub fn base(&self) -> f64 {
+        self.base
+    }
+
     /// Keeps the first `count` trees.
     pub fn truncate(&mut self, count: usize) {
         if let Some(end) = self.roots.get(count) {
@@ -256,6 +287,17 @@ mod tests {
         let mut short = forest;
         short.truncate(1);
         assert_eq!((short.tree_count(), short.node_count()), (1, 5));
+    }
+
+    #[test]
+    fn a_mean_reads_each_forests_own_part_of_the_row() {
+        let (one, other) = (forest(), Forest::new(2, 2.5));
+        let mean = Forest::mean(&[one.clone(), other, one.clone()], &[0, 0, 2], 4);
+        for row in [[1.0, 5.0, 1.1, 0.0], [0.0, f32::NAN, 1.0, 5.1]] {
+            let expected = (one.score(&row[..2]) + 2.5 + one.score(&row[2..])) / 3.0;
+            assert!((mean.score(&row) - expected).abs() < 1e-5, "{row:?}");
+        }
+        assert_eq!(Forest::from_parts(&mean.to_parts()).unwrap(), mean);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     features::EncodedUser,
+    model::Prediction,
     score::{Evidence, Reason},
 };
 
@@ -27,14 +28,14 @@ pub(super) fn reasons(
     let mut inputs = vec![user];
     inputs.extend(pieces.iter().map(|(_, without)| without));
     let predictions = served.predict(forward, &inputs)?;
-    let scale = served.bundle.model.calibration.churn.scale;
-    let whole = predictions[0].churn_log_odds;
+    let log_odds = |prediction: &Prediction, user: &EncodedUser| served.bundle.log_odds(prediction, user)[0];
+    let whole = log_odds(&predictions[0], user);
     let mut reasons: Vec<Reason> = pieces
         .iter()
         .zip(&predictions[1..])
-        .map(|((evidence, _), without)| Reason {
+        .map(|((evidence, without), prediction)| Reason {
             evidence: evidence.clone(),
-            effect: scale * (whole - without.churn_log_odds),
+            effect: whole - log_odds(prediction, without),
         })
         .filter(|reason| reason.effect.is_finite() && reason.effect != 0.0)
         .collect();
@@ -76,9 +77,9 @@ fn features(served: &Served, user: &EncodedUser, pieces: &mut Vec<Piece>) {
         let mut without = user.clone();
         for place in &members {
             without.features[*place] = 0.0;
-            without.raw[*place] = 0.0;
+            without.raw[*place] = specification[*place].knots.middle().unwrap_or(0.0);
         }
-        let strength = |place: &usize| served.bundle.model.wide_effect(user, *place).abs();
+        let strength = |place: &usize| served.bundle.wide_effect(user, *place).abs();
         let present = members.into_iter().filter(|place| Served::value(user, *place).is_some());
         let strongest = present.max_by(|left, right| strength(left).total_cmp(&strength(right)).then(right.cmp(left)));
         if let Some((place, value)) = strongest.and_then(|place| Some((place, Served::value(user, place)?))) {

@@ -9,7 +9,7 @@ use crate::graph::UserGraph;
 use crate::{
     features::{EncodedUser, Encoder, expected_value_minor},
     graph::ExpandedGraph,
-    model::{Bundle, CandleForward, FusedError, FusedForward, Prediction},
+    model::{Bundle, CandleForward, FusedError, FusedForward, Prediction, probability_of},
     score::{Factor, ModelInfo, Probability, ScoreRequest, Scored},
 };
 
@@ -94,7 +94,7 @@ impl Served {
         if !prediction.is_finite() {
             return None;
         }
-        let (churn, purchase) = self.bundle.model.probabilities(prediction);
+        let [churn, purchase] = self.bundle.log_odds(prediction, user).map(probability_of);
         let lists = lists::of(&self.bundle, graph, prediction, user.as_of_ms);
         Some(Scored {
             churn_probability: Probability::new(churn)?,
@@ -111,7 +111,7 @@ impl Served {
     /// The features with the largest linear effects on the churn log-odds, strongest first; ties by place.
     fn factors(&self, user: &EncodedUser) -> Vec<Factor> {
         let mut strongest: Vec<(f32, usize)> = Vec::with_capacity(FACTORS + 1);
-        for (place, effect) in self.bundle.model.wide_effects(user).enumerate() {
+        for (place, effect) in self.bundle.wide_effects(user).enumerate() {
             let rank = strongest.partition_point(|(known, _)| known.abs() >= effect.abs());
             if rank < FACTORS && effect != 0.0 {
                 strongest.insert(rank, (effect, place));

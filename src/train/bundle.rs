@@ -165,6 +165,7 @@ fn train_history<H: History>(
             card: facts.card(&parts),
             metrics: facts.metrics(&parts),
             model: parts.heads.model,
+            ensemble: Some(parts.heads.ensemble),
             spec: parts.heads.spec,
             items,
             churn_threshold,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     corpus::{Corpus, CorpusError, CorpusOptions, Outcome},
     dataset::{DatasetError, UserPrediction, write_predictions},
-    heads::{BASELINES, Head, HeadInput, HeadOptions, Heads, HeadsError},
+    heads::{BASELINES, Head, HeadInput, HeadOptions, HeadPrediction, Heads, HeadsError, MEMBERS},
     history::{FileHistory, History, HistoryError},
     item_training::{Catalogue, ItemOptions, TrainedItems, train_items},
     items::TableOptions,
@@ -280,7 +280,7 @@ pub fn read_items(path: &Path) -> Result<Vec<ListedItem>, EvaluateError> {
 /// One predicted user.
 pub(super) struct Predicted {
     pub(super) user: UserId,
-    pub(super) probabilities: [f64; 2],
+    pub(super) heads: HeadPrediction,
     pub(super) baselines: [[Option<f64>; BASELINES.len()]; 2],
     lists: ItemLists,
     own_frequency: Vec<NameHash>,
@@ -299,8 +299,8 @@ impl Predicted {
         };
         UserPrediction {
             user_id: self.user.as_str().to_owned(),
-            churn: self.probabilities[0],
-            purchase: self.probabilities[1],
+            churn: self.heads.probabilities[0],
+            purchase: self.heads.probabilities[1],
             items: texts(&self.lists.items),
             discoveries: texts(&self.lists.discoveries),
         }
@@ -327,14 +327,14 @@ fn predict(
             })
         })?;
         let encoded: Vec<&EncodedUser> = seen.iter().map(|(_, input, ..)| &input.encoded).collect();
-        let probabilities = heads.predict(&encoded, options.threads)?;
-        for ((user, input, own, lists), probabilities) in seen.into_iter().zip(probabilities) {
+        let predictions = heads.predict_members(&encoded, options.threads)?;
+        for ((user, input, own, lists), prediction) in seen.into_iter().zip(predictions) {
             let bought: HashSet<NameHash> = own.bought.iter().map(|node| node.name).collect();
             let popular =
                 items.model.tables().popular().iter().map(|row| items.model.tables().rows()[*row as usize].item);
             predicted.push(Predicted {
                 user: history.users()[user].clone(),
-                probabilities,
+                heads: prediction,
                 baselines: Head::ALL.map(|head| BASELINES.map(|name| heads.baseline(name, head, &input))),
                 lists,
                 own_frequency: own_frequency(&own),
@@ -392,15 +392,19 @@ fn measure(
             .iter()
             .map(|user| if head == Head::Churn { !outcome_of(user).active } else { outcome_of(user).purchased })
             .collect();
-        let model: Vec<f64> = users.iter().map(|user| user.probabilities[head as usize]).collect();
+        let model: Vec<f64> = users.iter().map(|user| user.heads.probabilities[head as usize]).collect();
         let (metrics, gains) = match head {
             Head::Churn => (&mut found.churn, &mut found.churn_gain),
             Head::Purchase => (&mut found.purchase, &mut found.purchase_gain),
         };
         metrics.insert("model".to_owned(), BinaryMetrics::of(&labels, &model, heads.thresholds[head as usize]));
-        for (place, name) in BASELINES.into_iter().enumerate() {
-            let scores: Option<Vec<f64>> = users.iter().map(|user| user.baselines[head as usize][place]).collect();
-            let Some(scores) = scores else { continue };
+        let of_baseline =
+            |place: usize| users.iter().map(|user| user.baselines[head as usize][place]).collect::<Option<Vec<f64>>>();
+        let of_member = |place: usize| users.iter().map(|user| user.heads.members[head as usize][place]).collect();
+        let others = BASELINES.into_iter().enumerate().filter_map(|(place, name)| Some((name, of_baseline(place)?)));
+        let members = MEMBERS.into_iter().enumerate().map(|(place, name)| (name, of_member(place)));
+        for (name, scores) in others.chain(members) {
+            let scores: Vec<f64> = scores;
             metrics.insert(name.to_owned(), BinaryMetrics::of(&labels, &scores, heads.baseline_threshold(name, head)));
             if let Some(gain) = paired_auc_difference(&labels, &model, &scores, 200, options.seed) {
                 gains.insert(name.to_owned(), gain);

@@ -43,11 +43,12 @@ pub struct ExampleSet {
     pub width: usize,
 }
 
-/// Examples kept at most; beyond, users are drawn by hash.
-pub const MAX_EXAMPLES: usize = 80_000;
+/// Users looked at most; beyond, they are drawn by hash.
+const MAX_USERS: f64 = 200_000.0;
 
 impl ExampleSet {
-    /// Looks at every cutoff of the schedule. `seed` draws the users that are kept when there are too many.
+    /// Looks at every cutoff of the schedule. Where more users are eligible at more cutoffs than `max_examples`, pairs of
+    /// user and cutoff are drawn by hash with `seed`: other users teach more than the same ones a week later.
     pub fn collect(
         history: &impl History,
         schedule: &Schedule,
@@ -60,13 +61,22 @@ impl ExampleSet {
         let cutoff_of: HashMap<i64, u32> =
             (0..).zip(&schedule.cutoffs).map(|(number, cutoff)| (cutoff.at_ms, number)).collect();
         let history_ms = schedule.horizons.history_ms();
-        let expected = history.users().len() * schedule.cutoffs.len();
-        let share = max_examples as f64 / expected.max(1) as f64;
         let users = history.users();
-        let drawn = |user: usize| share >= 1.0 || unit_hash(users[user].as_str(), seed) < share;
+        let user_share = MAX_USERS / users.len().max(1) as f64;
+        let drawn = |user: usize| user_share >= 1.0 || unit_hash(users[user].as_str(), seed) < user_share;
+        // Who is eligible is known only after a fold; the features, which cost far more, are computed for the drawn alone.
+        let cutoffs: Vec<i64> = schedule.cutoffs.iter().map(|cutoff| cutoff.at_ms).collect();
+        let eligible = history.observe(&cutoffs, &drawn, &|_, place, graph: &UserGraph| {
+            is_eligible(graph, cutoffs[place], history_ms).then_some(())
+        })?;
+        let share = max_examples as f64 / eligible.len().max(1) as f64;
+        let kept = |user: usize, cutoff: u32| {
+            share >= 1.0 || unit_hash(&format!("{}:{cutoff}", users[user].as_str()), seed) < share
+        };
         let seen = history.observe(&moments, &drawn, &|user, place, graph: &UserGraph| {
             let at_ms = moments[place];
-            let eligible = cutoff_of.contains_key(&at_ms) && is_eligible(graph, at_ms, history_ms);
+            let cutoff = cutoff_of.get(&at_ms).filter(|_| is_eligible(graph, at_ms, history_ms));
+            let eligible = cutoff.is_some_and(|cutoff| kept(user, *cutoff));
             let row = eligible.then(|| Seen {
                 raw: encoder.raw(graph, at_ms),
                 activity: repeat_history(graph.activity_days().iter(), at_ms).unwrap_or(NO_DAYS),

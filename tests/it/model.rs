@@ -11,8 +11,8 @@ use undercurrent::{
     features::{EncodedUser, Encoder, FeatureSettings, FeatureSpec, ItemVocabulary},
     graph::{GraphParams, UserGraph},
     model::{
-        Batch, Bundle, BundleError, BundleParts, CandleForward, Dropout, FusedForward, GraphForm, Model, Network,
-        NetworkConfig, Padding, Prediction,
+        Batch, Blend, Bundle, BundleError, BundleParts, CandleForward, Curve, Dropout, Ensemble, Forest, FusedForward,
+        GraphForm, Habit, Model, Network, NetworkConfig, Padding, Prediction, TreeNode, Weights, probability_of,
     },
     score::{Evidence, Probability, ScoreRequest},
     scoring::{Pool, PoolSettings, ScoreError, Scorer},
@@ -95,6 +95,7 @@ fn parts(model: Model, spec: FeatureSpec) -> BundleParts {
     BundleParts {
         name: "test".to_owned(),
         model,
+        ensemble: Some(ensemble(&spec)),
         spec,
         items: None,
         churn_threshold: Probability::new(0.4).unwrap(),
@@ -102,6 +103,23 @@ fn parts(model: Model, spec: FeatureSpec) -> BundleParts {
         metrics: serde_json::json!({ "churn": { "roc_auc": 0.5 } }),
         card: "# Test\n".to_owned(),
     }
+}
+
+/// All members of both heads, calibrated.
+fn ensemble(spec: &FeatureSpec) -> Ensemble {
+    let width = spec.features().len();
+    let mut forest = Forest::new(2 * width, -0.5);
+    for feature in [0, 5, u32::try_from(width).unwrap() + 3] {
+        let split = TreeNode::Split { feature, threshold: 0.25, missing_left: feature == 5, left: 1, right: 2 };
+        forest.push(&[split, TreeNode::Leaf(-0.4), TreeNode::Leaf(0.7)]);
+    }
+    let blend = |feature: usize, scale: f32| Blend {
+        forest: forest.clone(),
+        habit: Some(Habit { feature, scale, offset: 0.2, missing: -1.0 }),
+        weights: Weights { network: 0.5, trees: 0.3, habit: 0.2 },
+        curve: Curve { rise: 0.9, fall: 1.2, offset: -0.1 },
+    };
+    Ensemble { churn: blend(4, 1.0), purchase: blend(7, -0.8) }
 }
 
 fn pool(bundle: Bundle, workers: usize) -> Pool {
@@ -219,7 +237,7 @@ fn a_bundle_comes_back_from_disk() {
     stored.save(folder.path()).unwrap();
     let loaded = Bundle::load(folder.path()).unwrap();
     assert_eq!(loaded.version, stored.version);
-    assert!(loaded.model == stored.model && loaded.spec == stored.spec);
+    assert!(loaded.model == stored.model && loaded.spec == stored.spec && loaded.ensemble == stored.ensemble);
     // Missing features are NaN, so users are compared by what they are shown as.
     assert_eq!(format!("{:?}", loaded.probe()), format!("{:?}", stored.probe()));
     let requests = requests(20);
@@ -227,11 +245,45 @@ fn a_bundle_comes_back_from_disk() {
 }
 
 #[test]
+fn a_bundle_without_trees_is_served_by_its_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec();
+    let mut parts = parts(model(&spec, 4, GraphForm::TypedBias), spec);
+    parts.ensemble = None;
+    Bundle::new(parts, &[]).unwrap().save(folder.path()).unwrap();
+    let manifest = std::fs::read_to_string(folder.path().join("MANIFEST.json")).unwrap();
+    assert!(manifest.contains("\"format\": 1") && !folder.path().join("trees.safetensors").exists());
+    let loaded = Bundle::load(folder.path()).unwrap();
+    let user = Encoder::new(loaded.spec.clone()).encode(&graph(5, 60), AS_OF_MS);
+    let prediction = FusedForward::new(&loaded.model).unwrap().predict(&[&user]).remove(0);
+    let [churn, _] = loaded.log_odds(&prediction, &user);
+    assert!((churn - prediction.churn_log_odds).abs() < 1e-6, "not calibrated, so the network's own");
+}
+
+#[test]
+fn what_is_served_is_the_blend_of_all_members() {
+    let bundle = bundle(1);
+    let request = ScoreRequest { graph: Arc::new(graph(6, 300)), as_of_ms: AS_OF_MS };
+    let user = Encoder::new(bundle.spec.clone()).encode(&request.graph, AS_OF_MS);
+    let prediction = FusedForward::new(&bundle.model).unwrap().predict(&[&user]).remove(0);
+    let expected = bundle.log_odds(&prediction, &user).map(probability_of);
+    let blend = &bundle.ensemble.as_ref().unwrap().churn;
+    for member in 0..3 {
+        let mut members = blend.members(prediction.churn_log_odds, &user);
+        members[member] += 1.0;
+        assert!(blend.blend(members) > blend.log_odds(prediction.churn_log_odds, &user), "member {member} counts");
+    }
+    let served = pool(bundle.clone(), 1).score_blocking(&[request]).unwrap().remove(0);
+    assert!((served.churn_probability.get() - expected[0]).abs() < 1e-6);
+    assert!((served.purchase_probability.get() - expected[1]).abs() < 1e-6);
+}
+
+#[test]
 fn a_damaged_bundle_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     bundle(4).save(folder.path()).unwrap();
     let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(files.len(), 7);
+    assert_eq!(files.len(), 8);
     for file in &files {
         let original = std::fs::read(file).unwrap();
         let mut damaged = original.clone();

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt::Write};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Number of the bundle's form.
-pub(super) const FORMAT: u32 = 1;
+/// Number of the bundle's form: 2 since there are trees beside the network. Form 1, without any, is still read.
+pub(super) const FORMAT: u32 = 2;
 
 /// What a bundle consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +27,8 @@ pub(super) struct FileEntry {
 }
 
 impl Manifest {
-    /// Describes `files` as the bundle `name`.
-    pub(super) fn of(name: &str, files: &BTreeMap<&'static str, Vec<u8>>) -> Self {
+    /// Describes `files` as the bundle `name` of a form.
+    pub(super) fn of(name: &str, format: u32, files: &BTreeMap<&'static str, Vec<u8>>) -> Self {
         let files: BTreeMap<String, FileEntry> = files
             .iter()
             .map(|(file, bytes)| ((*file).to_owned(), FileEntry { bytes: bytes.len() as u64, sha256: hash(bytes) }))
@@ -39,7 +39,7 @@ impl Manifest {
             all.push_str(&entry.sha256);
         }
         let version = format!("{name}-{}", &hash(all.as_bytes())[..12]);
-        Self { format: FORMAT, version, files }
+        Self { format, version, files }
     }
 }
 

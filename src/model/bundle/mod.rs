@@ -3,6 +3,7 @@
 //! Nothing of a bundle is trusted: loading checks every file's size and hash, every shape, that all numbers are finite,
 //! and that the network says of the bundle's probe users what it said when it was stored.
 
+mod ensemble;
 mod manifest;
 mod probe;
 mod tensors;
@@ -13,11 +14,13 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use self::{
+    ensemble::StoredEnsemble,
     manifest::{FORMAT, Manifest, hash},
     tensors::Array,
 };
 use super::{
-    Calibration, CandleForward, FusedError, FusedForward, Model, NetworkConfig, Parameter, Parameters, Prediction,
+    Calibration, CandleForward, Ensemble, ForestError, FusedError, FusedForward, Model, NetworkConfig, Parameter,
+    Parameters, Prediction,
     items::{ItemModel, ItemModelError},
 };
 use crate::{
@@ -35,6 +38,8 @@ const PROBE_FILE: &str = "probe.safetensors";
 const CARD_FILE: &str = "README.md";
 /// Absent where the training data had no items.
 const ITEMS_FILE: &str = "items.safetensors";
+/// Absent from bundles of form 1: they are served by the network alone.
+const TREES_FILE: &str = "trees.safetensors";
 const MANIFEST_FILE: &str = "MANIFEST.json";
 
 /// Files every bundle has, besides the manifest.
@@ -82,7 +87,7 @@ pub enum BundleError {
         message: String,
     },
     /// Written by another program version.
-    #[error("the bundle has format `{found}`, this program reads `{FORMAT}`")]
+    #[error("the bundle has format `{found}`, this program reads up to `{FORMAT}`")]
     Format {
         /// Format found.
         found: u32,
@@ -95,6 +100,9 @@ pub enum BundleError {
         /// What is wrong.
         message: String,
     },
+    /// The trees cannot be used.
+    #[error("`trees.safetensors`: {0}")]
+    Trees(#[from] ForestError),
     /// The item model cannot be used.
     #[error("`items.safetensors`: {0}")]
     Items(#[from] ItemModelError),
@@ -132,6 +140,8 @@ struct StoredConfig {
     calibration: Calibration,
     churn_threshold: f32,
     purchase_threshold: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ensemble: Option<StoredEnsemble>,
 }
 
 /// A loaded or freshly trained bundle. Immutable; shared by reference count.
@@ -141,6 +151,8 @@ pub struct Bundle {
     pub version: Arc<str>,
     /// The network.
     pub model: Model,
+    /// What is served for churn and purchase; `None` in bundles of form 1, where it is the network alone.
+    pub ensemble: Option<Ensemble>,
     /// Features and vocabulary.
     pub spec: FeatureSpec,
     /// What ranks items; `None` where the training data had none.
@@ -163,6 +175,8 @@ pub struct BundleParts {
     pub name: String,
     /// The network.
     pub model: Model,
+    /// What is served for churn and purchase; `None` in bundles of form 1, where it is the network alone.
+    pub ensemble: Option<Ensemble>,
     /// Features and vocabulary.
     pub spec: FeatureSpec,
     /// What ranks items; `None` where the training data had none.
@@ -187,6 +201,7 @@ impl Bundle {
         let mut bundle = Self {
             version: Arc::from(""),
             model: parts.model,
+            ensemble: parts.ensemble,
             spec: parts.spec,
             items: parts.items,
             churn_threshold: parts.churn_threshold,
@@ -195,7 +210,7 @@ impl Bundle {
             card: parts.card,
             probe: Probe { users, answers },
         };
-        bundle.version = Manifest::of(&parts.name, &bundle.files()?).version.into();
+        bundle.version = Manifest::of(&parts.name, bundle.format(), &bundle.files()?).version.into();
         bundle.check()?;
         Ok(bundle)
     }
@@ -211,6 +226,36 @@ impl Bundle {
         }
     }
 
+    /// Calibrated log-odds of a user, given what the network says: churn, purchase.
+    pub fn log_odds(&self, prediction: &Prediction, user: &EncodedUser) -> [f32; 2] {
+        match &self.ensemble {
+            Some(ensemble) => ensemble.log_odds(prediction, user),
+            None => [
+                self.model.calibration.churn.log_odds(prediction.churn_log_odds),
+                self.model.calibration.purchase.log_odds(prediction.purchase_log_odds),
+            ],
+        }
+    }
+
+    /// Contribution of feature `place` to the churn log-odds over the network's linear path, against the training median.
+    pub fn wide_effect(&self, user: &EncodedUser, place: usize) -> f32 {
+        self.network_share() * self.model.wide_effect(user, place)
+    }
+
+    /// The contributions of all features, in their order.
+    pub fn wide_effects<'a>(&'a self, user: &'a EncodedUser) -> impl Iterator<Item = f32> + 'a {
+        let share = self.network_share();
+        self.model.wide_effects(user).map(move |effect| share * effect)
+    }
+
+    /// What the network's churn log-odds count in the served ones.
+    fn network_share(&self) -> f32 {
+        match &self.ensemble {
+            Some(ensemble) => ensemble.churn.network_share(),
+            None => self.model.calibration.churn.scale,
+        }
+    }
+
     /// The bundle's proof.
     pub fn probe(&self) -> &Probe {
         &self.probe
@@ -220,7 +265,7 @@ impl Bundle {
     pub fn save(&self, folder: &Path) -> Result<(), BundleError> {
         let files = self.files()?;
         let name = self.version.rsplit_once('-').map_or("bundle", |(name, _)| name);
-        let manifest = Manifest::of(name, &files);
+        let manifest = Manifest::of(name, self.format(), &files);
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| BundleError::Malformed { file: MANIFEST_FILE, message: error.to_string() })?;
         let total = files.values().chain([&text]).map(|bytes| bytes.len() as u64).sum();
@@ -244,7 +289,7 @@ impl Bundle {
     /// Reads a bundle and checks all of it.
     pub fn load(folder: &Path) -> Result<Self, BundleError> {
         let manifest: Manifest = json(MANIFEST_FILE, &read(folder, MANIFEST_FILE)?)?;
-        if manifest.format != FORMAT {
+        if !(1..=FORMAT).contains(&manifest.format) {
             return Err(BundleError::Format { found: manifest.format });
         }
         if let Some(file) = REQUIRED.into_iter().find(|file| !manifest.files.contains_key(*file)) {
@@ -255,7 +300,7 @@ impl Bundle {
             return Err(BundleError::TooLarge { bytes: total });
         }
         let mut files = BTreeMap::new();
-        let listed = REQUIRED.into_iter().chain([ITEMS_FILE]);
+        let listed = REQUIRED.into_iter().chain([ITEMS_FILE, TREES_FILE]);
         for (file, entry) in listed.filter_map(|file| Some((file, manifest.files.get(file)?))) {
             let bytes = read(folder, file)?;
             if bytes.len() as u64 != entry.bytes {
@@ -270,7 +315,7 @@ impl Bundle {
             files.insert(file, bytes);
         }
         let name = manifest.version.rsplit_once('-').map_or("", |(name, _)| name);
-        let expected = Manifest::of(name, &files).version;
+        let expected = Manifest::of(name, manifest.format, &files).version;
         if manifest.version != expected {
             let message = format!("version `{}`, its files make `{expected}`", manifest.version);
             return Err(BundleError::Mismatch { file: MANIFEST_FILE.to_owned(), message });
@@ -280,7 +325,7 @@ impl Bundle {
 
     fn from_files(manifest: &Manifest, files: &BTreeMap<&'static str, Vec<u8>>) -> Result<Self, BundleError> {
         let config: StoredConfig = json(CONFIG_FILE, &files[CONFIG_FILE])?;
-        if config.format != FORMAT {
+        if config.format != manifest.format {
             return Err(BundleError::Format { found: config.format });
         }
         if let Some(message) = config.network.problem() {
@@ -292,6 +337,11 @@ impl Bundle {
         };
         let spec = FeatureSpec::from_json(&files[FEATURES_FILE])?;
         fits(&spec, &config.network)?;
+        let ensemble = match (config.ensemble, files.get(TREES_FILE)) {
+            (Some(stored), Some(bytes)) => Some(stored.with_trees(bytes, spec.features().len())?),
+            (None, None) => None,
+            _ => return Err(BundleError::NotListed { file: TREES_FILE }),
+        };
         let card = String::from_utf8(files[CARD_FILE].clone())
             .map_err(|error| BundleError::Malformed { file: CARD_FILE, message: error.to_string() })?;
         let bundle = Self {
@@ -304,6 +354,7 @@ impl Bundle {
                 config: config.network,
                 calibration: config.calibration,
             },
+            ensemble,
             spec,
             items: match files.get(ITEMS_FILE) {
                 Some(bytes) => Some(Arc::new(ItemModel::from_bytes(bytes)?)),
@@ -318,6 +369,11 @@ impl Bundle {
 
     /// Finite numbers, and both forward passes agree with the probe.
     fn check(&self) -> Result<(), BundleError> {
+        for blend in self.ensemble.iter().flat_map(|ensemble| [&ensemble.churn, &ensemble.purchase]) {
+            if let Some(message) = blend.problem(self.spec.features().len()) {
+                return Err(BundleError::Malformed { file: CONFIG_FILE, message });
+            }
+        }
         if let Some(name) = self.model.parameters.first_not_finite() {
             return Err(BundleError::Parameter { name: name.to_owned(), message: "is not finite".to_owned() });
         }
@@ -335,16 +391,22 @@ impl Bundle {
         }
     }
 
+    /// Form 1 where there is nothing beside the network, so that older programs read it too.
+    fn format(&self) -> u32 {
+        if self.ensemble.is_some() { FORMAT } else { 1 }
+    }
+
     fn files(&self) -> Result<BTreeMap<&'static str, Vec<u8>>, BundleError> {
         let tensor = |file: &'static str| {
             move |error: safetensors::SafeTensorError| BundleError::Malformed { file, message: error.to_string() }
         };
         let stored = StoredConfig {
-            format: FORMAT,
+            format: self.format(),
             network: self.model.config.clone(),
             calibration: self.model.calibration,
             churn_threshold: self.churn_threshold.get(),
             purchase_threshold: self.purchase_threshold.get(),
+            ensemble: self.ensemble.as_ref().map(StoredEnsemble::of),
         };
         let arrays = self.model.parameters.iter().map(|(name, parameter)| {
             (name.to_owned(), (parameter.shape.clone(), Array::Floats(parameter.values.clone())))
@@ -353,6 +415,9 @@ impl Bundle {
         files.insert(MODEL_FILE, tensors::write(&arrays.collect()).map_err(tensor(MODEL_FILE))?);
         files.insert(CONFIG_FILE, to_json(CONFIG_FILE, &stored)?);
         files.insert(FEATURES_FILE, self.spec.to_json()?);
+        if let Some(ensemble) = &self.ensemble {
+            files.insert(TREES_FILE, ensemble::trees_to_bytes(ensemble).map_err(tensor(TREES_FILE))?);
+        }
         if let Some(items) = &self.items {
             files.insert(ITEMS_FILE, items.to_bytes()?);
         }

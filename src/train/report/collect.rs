@@ -89,7 +89,7 @@ pub(in crate::train) fn collect(
         users.push(ReportUser {
             user_id: user.user.as_str().to_owned(),
             labels: [!outcome.active, outcome.purchased],
-            probabilities: user.probabilities,
+            probabilities: user.heads.probabilities,
             baselines: user.baselines.each_ref().map(|answers| answers.to_vec()),
             churn_a_week_before: earlier.get(&now[*place].user).copied(),
             silent_days,

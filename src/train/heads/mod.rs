@@ -1,10 +1,14 @@
-//! Trains what predicts churn and purchase: baselines, a logistic regression over ranked features, the network, and their
-//! mean, which is what is served.
+//! Trains what predicts churn and purchase: baselines, a logistic regression over ranked features, the network, boosted
+//! trees, and the blend of them that is served.
 //!
 //! The regression reads the same inputs as the network's linear path, so the mean of both log-odds is a network again:
-//! the linear paths are averaged and the deep path is halved. Nothing else has to be served.
+//! the linear paths are averaged and the deep path is halved. Trees and BG/NBD are served beside it.
 
 #![expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
+
+mod baselines;
+mod blend;
+mod forests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,6 +18,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use self::{
+    baselines::{Baselines, Single, Wide, frequency_log, own_history, silence_log},
+    blend::{Choice, Judged, choose, fit_habit},
+    forests::{Forests, HeadRows, Inputs},
+};
 use super::{
     Example, TrainError, TrainSettings, bgnbd,
     examples::{ExampleSet, Moment, purchase_history, rank_within_cutoffs, repeat_history, unit_hash},
@@ -21,7 +30,7 @@ use super::{
     history::{History, HistoryError},
     labels::{is_eligible, items_bought_since},
     logistic::{Examples, Logistic, sigmoid},
-    metrics::{BinaryMetrics, best_f1_threshold, roc_auc},
+    metrics::{BinaryMetrics, best_f1_threshold},
     parallel, predict_all,
     schedule::{Horizons, Schedule},
 };
@@ -29,7 +38,7 @@ use crate::{
     event::View,
     features::{BgNbd, EncodedUser, Encoder, FeatureSettings, FeatureSpec, ItemVocabulary, RepeatHistory},
     graph::UserGraph,
-    model::{Calibration, Model, NetworkConfig, Platt},
+    model::{Blend, Ensemble, FusedForward, Model, NetworkConfig, Prediction, forest_row, probability_of},
 };
 
 /// Why heads cannot be trained.
@@ -97,57 +106,11 @@ impl Default for HeadOptions {
         Self {
             seed: 1,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            max_examples: 60_000,
+            max_examples: 150_000,
             max_network_examples: 16_000,
             max_epochs: 8,
             max_vocabulary: 8_000,
         }
-    }
-}
-
-/// A logistic regression over one input per user: a baseline.
-#[derive(Debug, Clone, PartialEq)]
-struct Single(Logistic);
-
-impl Single {
-    fn fit(inputs: &[f32], labels: &[bool]) -> Self {
-        Self(Logistic::fit(Examples { inputs, width: 1, labels }, 1e-6))
-    }
-
-    fn probability(&self, input: f32) -> f64 {
-        sigmoid(f64::from(self.0.logit(&[input])))
-    }
-}
-
-/// The baselines of one head.
-#[derive(Debug, Clone, PartialEq)]
-struct Baselines {
-    recency: Single,
-    frequency: Single,
-    bgnbd: Option<BgNbd>,
-    logistic: Wide,
-}
-
-/// Weights of the network's linear path: of each feature's score, then of each missing bit.
-#[derive(Debug, Clone, PartialEq)]
-struct Wide {
-    weights: Vec<f32>,
-    bias: f32,
-}
-
-impl Wide {
-    fn logit(&self, scores: &[f32], missing: impl Iterator<Item = bool>) -> f32 {
-        let width = scores.len();
-        let mut sum = self.bias;
-        for (weight, score) in self.weights.iter().zip(scores) {
-            sum += weight * score;
-        }
-        for (weight, missing) in self.weights[width..].iter().zip(missing) {
-            if missing {
-                sum += weight;
-            }
-        }
-        sum
     }
 }
 
@@ -156,8 +119,10 @@ impl Wide {
 pub struct Heads {
     /// Features with the quantiles of the newest moment.
     pub spec: FeatureSpec,
-    /// The served network, calibrated.
+    /// The served network.
     pub model: Model,
+    /// What is made of it and the other members.
+    pub ensemble: Ensemble,
     /// Best-F1 thresholds on validation, of the served model: churn, purchase.
     pub thresholds: [f64; 2],
     /// Metrics on the validation window by name, before the refit: churn, purchase.
@@ -190,6 +155,31 @@ impl HeadInput {
     }
 }
 
+/// What is said of one user.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadPrediction {
+    /// Served probabilities: churn, purchase.
+    pub probabilities: [f64; 2],
+    /// Probabilities of each member alone, not calibrated, by head: see [`MEMBERS`].
+    pub members: [[f64; MEMBERS.len()]; 2],
+}
+
+impl HeadPrediction {
+    fn of(ensemble: &Ensemble, prediction: &Prediction, user: &EncodedUser) -> Self {
+        let of = |blend: &Blend, network: f32| {
+            let members = blend.members(network, user);
+            let member = |log_odds: f32| sigmoid(f64::from(log_odds));
+            (f64::from(probability_of(blend.blend(members))), [member(members[0]), member(members[1])])
+        };
+        let (churn, churn_members) = of(&ensemble.churn, prediction.churn_log_odds);
+        let (purchase, purchase_members) = of(&ensemble.purchase, prediction.purchase_log_odds);
+        Self { probabilities: [churn, purchase], members: [churn_members, purchase_members] }
+    }
+}
+
+/// Names of the members of what is served that are reported apart; BG/NBD is among the [`BASELINES`].
+pub const MEMBERS: [&str; 2] = ["network", "trees"];
+
 /// Names of the baselines of the heads.
 pub const BASELINES: [&str; 4] = ["recency", "frequency", "bg_nbd", "logistic"];
 
@@ -204,16 +194,34 @@ impl Heads {
         Training::new(history, schedule, options, report)?.run(report)
     }
 
-    /// Calibrated probabilities of the served model: churn and purchase of each user.
+    /// Calibrated probabilities of what is served, by the same forward pass as serving: churn and purchase of each user.
     pub fn predict(&self, users: &[&EncodedUser], threads: NonZeroUsize) -> Result<Vec<[f64; 2]>, HeadsError> {
-        let predictions = predict_all(&self.model, users, threads)?;
-        Ok(predictions
-            .iter()
-            .map(|prediction| {
-                let (churn, purchase) = self.model.probabilities(prediction);
-                [f64::from(churn), f64::from(purchase)]
-            })
-            .collect())
+        Ok(self.predict_members(users, threads)?.into_iter().map(|user| user.probabilities).collect())
+    }
+
+    /// The same with what each member says alone.
+    pub fn predict_members(
+        &self,
+        users: &[&EncodedUser],
+        threads: NonZeroUsize,
+    ) -> Result<Vec<HeadPrediction>, HeadsError> {
+        let predictions = self.forward(users, threads)?;
+        let chunk = users.len().div_ceil(threads.get()).max(1);
+        let pieces = parallel::map(threads.get(), users.len().div_ceil(chunk), |piece| {
+            let range = piece * chunk..((piece + 1) * chunk).min(users.len());
+            let of = |place: usize| HeadPrediction::of(&self.ensemble, &predictions[place], users[place]);
+            range.map(of).collect::<Vec<_>>()
+        });
+        Ok(pieces.into_iter().flatten().collect())
+    }
+
+    fn forward(&self, users: &[&EncodedUser], threads: NonZeroUsize) -> Result<Vec<Prediction>, HeadsError> {
+        let Ok(fused) = FusedForward::new(&self.model) else { return Ok(predict_all(&self.model, users, threads)?) };
+        let chunk = users.len().div_ceil(threads.get()).max(1);
+        let pieces = parallel::map(threads.get(), users.len().div_ceil(chunk), |piece| {
+            fused.clone().predict(&users[piece * chunk..((piece + 1) * chunk).min(users.len())])
+        });
+        Ok(pieces.into_iter().flatten().collect())
     }
 
     /// Probabilities of a baseline of [`BASELINES`]; `None` when it could not be fitted.
@@ -227,56 +235,6 @@ impl Heads {
     pub fn baseline_threshold(&self, name: &str, head: Head) -> f64 {
         self.baseline_thresholds[head as usize].get(name).copied().unwrap_or(0.5)
     }
-}
-
-impl Baselines {
-    #[expect(clippy::too_many_arguments, reason = "each baseline reads something else of the user")]
-    fn probability(
-        &self,
-        name: &str,
-        head: Head,
-        horizons: &Horizons,
-        activity: RepeatHistory,
-        purchase: Option<RepeatHistory>,
-        scores: &[f32],
-        missing: impl Iterator<Item = bool>,
-    ) -> Option<f64> {
-        let own = own_history(head, activity, purchase);
-        Some(match name {
-            "recency" => self.recency.probability(silence_log(own)),
-            "frequency" => self.frequency.probability(frequency_log(own)),
-            "bg_nbd" => {
-                let model = self.bgnbd?;
-                match (head, own) {
-                    (Head::Churn, Some(own)) => model.silent_probability(own, f64::from(horizons.churn_days)),
-                    (Head::Churn, None) => 1.0,
-                    (Head::Purchase, Some(own)) => {
-                        1.0 - model.silent_probability(own, f64::from(horizons.purchase_days))
-                    }
-                    (Head::Purchase, None) => 0.0,
-                }
-            }
-            "logistic" => sigmoid(f64::from(self.logistic.logit(scores, missing))),
-            _ => return None,
-        })
-    }
-}
-
-fn own_history(head: Head, activity: RepeatHistory, purchase: Option<RepeatHistory>) -> Option<RepeatHistory> {
-    match head {
-        Head::Churn => Some(activity),
-        Head::Purchase => purchase,
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "days need few digits")]
-fn silence_log(history: Option<RepeatHistory>) -> f32 {
-    history.map_or(8.0, |history| (history.age_days - history.last_days).ln_1p() as f32)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "counts of days need few digits")]
-fn frequency_log(history: Option<RepeatHistory>) -> f32 {
-    history.map_or(0.0, |history| (history.repeats + 1.0).ln_1p() as f32)
 }
 
 /// Rows of one head: places of examples with their labels.
@@ -338,7 +296,7 @@ impl<'a, H: History> Training<'a, H> {
     /// Chooses the validation window: the newest cutoffs at which both labels are known, as many as it takes for some
     /// users; of users where there is no time before it.
     fn hold_out(&mut self) -> Result<(), HeadsError> {
-        const ENOUGH: usize = 1_500;
+        const ENOUGH: usize = 3_000;
         const MAX_CUTOFFS: usize = 4;
         let complete: Vec<u32> = (0..)
             .zip(&self.schedule.cutoffs)
@@ -423,6 +381,8 @@ impl<'a, H: History> Training<'a, H> {
         let all_wide: Vec<Wide> = parallel::map(self.options.threads.get().min(2), 2, |head| {
             self.wide(&self.rows(Head::ALL[head], Part::All), ridges[head])
         });
+        report("growing trees");
+        let forests = self.forests();
         report("encoding users for the network");
         self.finish_spec()?;
         let network = self.network_examples()?;
@@ -444,26 +404,72 @@ impl<'a, H: History> Training<'a, H> {
             }
             ControlFlow::Continue(())
         };
-        let past_network =
-            fit(&past_examples, &held_examples, &self.spec, &config, &settings, self.options.seed, &mut on_step)?;
-        let past_model = join(past_network.model, &past_wide);
-        let (calibration, thresholds, validation, baseline_thresholds) =
-            self.judge(&past_model, &past_wide, &held_examples, &network.held_places)?;
-        let all_examples = network.all();
-        let settings = TrainSettings { epochs: past_network.best_epoch + 1, ..settings };
-        let all_network = fit(&all_examples, &[], &self.spec, &config, &settings, self.options.seed, &mut on_step)?;
-        let mut model = join(all_network.model, &all_wide);
-        model.calibration = calibration;
+        // Without a past there is nothing to judge a network by: it is then left at the mean of nothing and not blended in.
+        let has_network = !past_examples.is_empty();
+        let (past_model, model) = if has_network {
+            let seed = self.options.seed;
+            let past = fit(&past_examples, &held_examples, &self.spec, &config, &settings, seed, &mut on_step)?;
+            let settings = TrainSettings { epochs: past.best_epoch + 1, ..settings };
+            let all = fit(&network.examples, &[], &self.spec, &config, &settings, seed, &mut on_step)?;
+            (join(past.model, &past_wide), join(all.model, &all_wide))
+        } else {
+            let blank = Model::initialise(config, self.options.seed);
+            (blank.clone(), blank)
+        };
+        report("choosing members and calibration");
+        let judgement = self.judge(&past_model, has_network, &forests, &past_wide, &network, &held_examples)?;
         let baselines = self.baselines(Part::All, all_wide);
+        let mut forests = forests.into_iter().map(|forests| forests.all);
+        let mut blend = |head: Head| {
+            let Choice { weights, curve } = judgement.choices[head as usize];
+            let forest = forests.next().unwrap_or_default();
+            Blend { forest, habit: self.habit(head, Part::All), weights, curve }
+        };
+        let ensemble = Ensemble { churn: blend(Head::Churn), purchase: blend(Head::Purchase) };
         Ok(Heads {
             spec: self.spec,
             model,
-            thresholds,
-            validation,
+            ensemble,
+            thresholds: judgement.thresholds,
+            validation: judgement.metrics,
             baselines,
-            baseline_thresholds,
+            baseline_thresholds: judgement.baseline_thresholds,
             horizons: self.schedule.horizons,
         })
+    }
+
+    /// Trees of both heads.
+    fn forests(&self) -> [Forests; 2] {
+        let missing = self.ranked.iter().zip(&self.set.raw);
+        let ranked: Vec<f32> = missing.map(|(rank, raw)| if raw.is_nan() { f32::NAN } else { *rank }).collect();
+        let users: Vec<u32> = self.set.examples.iter().map(|example| example.user).collect();
+        let inputs = Inputs {
+            ranked: &ranked,
+            raw: &self.set.raw,
+            width: self.set.width,
+            users: &users,
+            seed: self.options.seed,
+            threads: self.options.threads.get(),
+        };
+        let rows = Head::ALL.map(|head| HeadRows {
+            past: self.rows(head, Part::Past),
+            held: self.rows(head, Part::HeldOut),
+            all: self.rows(head, Part::All),
+        });
+        forests::fit(&inputs, &rows)
+    }
+
+    /// BG/NBD as a member, fitted on a part.
+    fn habit(&self, head: Head, part: Part) -> Option<crate::model::Habit> {
+        let name = match head {
+            Head::Churn => "activity_bgnbd_silent_churn",
+            Head::Purchase => "purchase_bgnbd_silent_purchase",
+        };
+        let feature = self.spec.features().iter().position(|feature| feature.name == name)?;
+        let rows = self.rows(head, part);
+        let rows: Vec<(f32, bool)> =
+            rows.into_iter().map(|(place, label)| (self.set.raw(place)[feature], label)).collect();
+        fit_habit(feature, &rows, head == Head::Churn)
     }
 
     /// Fits both heads on a part with each ridge and keeps the one with the better log-loss on the held-out window.
@@ -665,47 +671,64 @@ impl<'a, H: History> Training<'a, H> {
                 data.held_places.push(place);
             }
         }
-        if data.examples.is_empty() {
-            return Err(HeadsError::TooLittle("no example has both labels".to_owned()));
-        }
         Ok(data)
     }
 
-    /// Calibrates the joined model on the held-out window and measures it and the baselines there.
-    #[expect(clippy::type_complexity, reason = "four answers of one judgement, used at once")]
+    /// Chooses members and calibration on the held-out window, and measures the blend, its members and the baselines there.
     fn judge(
         &self,
         model: &Model,
+        has_network: bool,
+        forests: &[Forests; 2],
         wides: &[Wide],
+        network: &NetworkData,
         held: &[Example],
-        held_places: &[usize],
-    ) -> Result<
-        (Calibration, [f64; 2], [BTreeMap<String, BinaryMetrics>; 2], [HashMap<&'static str, f64>; 2]),
-        HeadsError,
-    > {
+    ) -> Result<Judgement, HeadsError> {
         let users: Vec<&EncodedUser> = held.iter().map(|example| &example.encoded).collect();
         let predictions = predict_all(model, &users, self.options.threads)?;
-        let log_odds = |head: Head| -> Vec<(f32, bool)> {
-            let of = |(prediction, example): (&crate::model::Prediction, &Example)| match head {
-                Head::Churn => (prediction.churn_log_odds, example.churned),
-                Head::Purchase => (prediction.purchase_log_odds, example.purchased),
-            };
-            predictions.iter().zip(held).map(of).collect()
-        };
-        let calibration =
-            Calibration { churn: Platt::fit(&log_odds(Head::Churn)), purchase: Platt::fit(&log_odds(Head::Purchase)) };
+        let rows: Vec<Vec<f32>> = users.iter().map(|user| forest_row(user)).collect();
         let baselines = self.baselines(Part::Past, wides.to_vec());
-        let mut thresholds = [0.5; 2];
-        let mut metrics = [BTreeMap::new(), BTreeMap::new()];
-        let mut baseline_thresholds = [HashMap::new(), HashMap::new()];
+        let mut judgement = Judgement::default();
         for head in Head::ALL {
-            let pairs = log_odds(head);
-            let labels: Vec<bool> = pairs.iter().map(|(_, label)| *label).collect();
-            let platt = if head == Head::Churn { calibration.churn } else { calibration.purchase };
-            let probabilities: Vec<f64> = pairs.iter().map(|(odds, _)| f64::from(platt.probability(*odds))).collect();
-            thresholds[head as usize] = best_f1_threshold(&labels, &probabilities);
-            let measured = BinaryMetrics::of(&labels, &probabilities, thresholds[head as usize]);
-            metrics[head as usize].insert("model".to_owned(), measured);
+            let forest = &forests[head as usize].past;
+            let habit = self.habit(head, Part::Past);
+            let judged: Vec<Judged> = predictions
+                .iter()
+                .zip(held)
+                .zip(&rows)
+                .zip(&network.held_places)
+                .map(|(((prediction, example), row), place)| {
+                    let (network, label) = match head {
+                        Head::Churn => (prediction.churn_log_odds, example.churned),
+                        Head::Purchase => (prediction.purchase_log_odds, example.purchased),
+                    };
+                    let habit = habit.map_or(0.0, |habit| habit.log_odds(&example.encoded.raw));
+                    #[expect(clippy::cast_possible_truncation, reason = "members speak in single precision")]
+                    let trees = forest.score(row) as f32;
+                    let half = self.set.examples[*place].user % 2 == 0;
+                    Judged { members: [network, trees, habit], label, half }
+                })
+                .collect();
+            let choice = choose(&judged, [has_network, forest.tree_count() > 0, habit.is_some()]);
+            let blend = Blend {
+                forest: crate::model::Forest::default(),
+                habit: None,
+                weights: choice.weights,
+                curve: choice.curve,
+            };
+            let labels: Vec<bool> = judged.iter().map(|judged| judged.label).collect();
+            let mut add = |name: &str, scores: &[f64]| {
+                let threshold = best_f1_threshold(&labels, scores);
+                judgement.metrics[head as usize].insert(name.to_owned(), BinaryMetrics::of(&labels, scores, threshold));
+                threshold
+            };
+            let served: Vec<f64> =
+                judged.iter().map(|judged| f64::from(probability_of(blend.blend(judged.members)))).collect();
+            judgement.thresholds[head as usize] = add("model", &served);
+            for (member, name) in MEMBERS.into_iter().enumerate() {
+                let scores: Vec<f64> = judged.iter().map(|judged| sigmoid(f64::from(judged.members[member]))).collect();
+                judgement.baseline_thresholds[head as usize].insert(name, add(name, &scores));
+            }
             for name in BASELINES {
                 let probability = |place: &usize| {
                     let example = &self.set.examples[*place];
@@ -715,15 +738,23 @@ impl<'a, H: History> Training<'a, H> {
                     let own = &baselines[head as usize];
                     own.probability(name, head, horizons, example.activity, example.purchase, scores, missing)
                 };
-                let Some(scores) = held_places.iter().map(probability).collect::<Option<Vec<f64>>>() else { continue };
-                let threshold = best_f1_threshold(&labels, &scores);
-                baseline_thresholds[head as usize].insert(name, threshold);
-                metrics[head as usize].insert(name.to_owned(), BinaryMetrics::of(&labels, &scores, threshold));
+                let scores = network.held_places.iter().map(probability).collect::<Option<Vec<f64>>>();
+                let Some(scores) = scores else { continue };
+                judgement.baseline_thresholds[head as usize].insert(name, add(name, &scores));
             }
-            debug_assert!(roc_auc(&labels, &probabilities).is_none_or(|auc| (0.0..=1.0).contains(&auc)));
+            judgement.choices[head as usize] = choice;
         }
-        Ok((calibration, thresholds, metrics, baseline_thresholds))
+        Ok(judgement)
     }
+}
+
+/// What the held-out window said, by head.
+#[derive(Default)]
+struct Judgement {
+    choices: [Choice; 2],
+    thresholds: [f64; 2],
+    metrics: [BTreeMap<String, BinaryMetrics>; 2],
+    baseline_thresholds: [HashMap<&'static str, f64>; 2],
 }
 
 /// A part of the examples.
@@ -752,10 +783,6 @@ impl NetworkData {
 
     fn held_out(&self) -> Vec<Example> {
         self.pick(&self.is_held)
-    }
-
-    fn all(self) -> Vec<Example> {
-        self.examples
     }
 
     fn pick(&self, wanted: &[bool]) -> Vec<Example> {

@@ -1,0 +1,97 @@
+//! The trees of the heads: fitted on the past of the validation window to learn how many pay, then on everything.
+
+#![expect(clippy::cast_precision_loss, reason = "counts of rows")]
+
+use super::super::{
+    metrics::log_loss,
+    parallel,
+    trees::{Bins, BoostSettings, LogLoss, Sample, Watch, boost},
+};
+use crate::{model::Forest, train::logistic::sigmoid};
+
+/// Forests of one head.
+#[derive(Debug, Clone)]
+pub(super) struct Forests {
+    /// Learned from the past of the validation window alone.
+    pub(super) past: Forest,
+    /// Learned from everything, with as many trees.
+    pub(super) all: Forest,
+}
+
+/// Examples of one head by row, with labels.
+pub(super) struct HeadRows {
+    pub(super) past: Vec<(usize, bool)>,
+    pub(super) held: Vec<(usize, bool)>,
+    pub(super) all: Vec<(usize, bool)>,
+}
+
+/// What forests are fitted to.
+pub(super) struct Inputs<'a> {
+    /// Ranked features by example, NaN where missing.
+    pub(super) ranked: &'a [f32],
+    /// Raw features by example.
+    pub(super) raw: &'a [f32],
+    /// Features an example.
+    pub(super) width: usize,
+    /// The user of each example: a tree sees all of a user's examples or none.
+    pub(super) users: &'a [u32],
+    pub(super) seed: u64,
+    pub(super) threads: usize,
+}
+
+/// Forests over ranks and over raw values, this many each, are averaged.
+const FORESTS_EACH: usize = 2;
+
+/// Fits the forests of both heads.
+pub(super) fn fit(inputs: &Inputs<'_>, heads: &[HeadRows; 2]) -> [Forests; 2] {
+    let width = inputs.width;
+    let bins = [Bins::of(inputs.ranked, width, 63, inputs.threads), Bins::of(inputs.raw, width, 127, inputs.threads)];
+    let jobs = 2 * 2 * FORESTS_EACH;
+    let mut fitted = parallel::map(inputs.threads, jobs, |job| {
+        let (head, form, number) = (job / (2 * FORESTS_EACH), job / FORESTS_EACH % 2, job % FORESTS_EACH);
+        one(&bins[form], inputs.users, &heads[head], inputs.seed.wrapping_mul(1_000) + number as u64)
+    })
+    .into_iter();
+    [0, 1].map(|_| {
+        let (past, all): (Vec<Forest>, Vec<Forest>) = fitted.by_ref().take(2 * FORESTS_EACH).unzip();
+        let offsets: Vec<usize> = (0..2 * FORESTS_EACH).map(|place| place / FORESTS_EACH * width).collect();
+        Forests { past: Forest::mean(&past, &offsets, 2 * width), all: Forest::mean(&all, &offsets, 2 * width) }
+    })
+}
+
+/// One forest of the past, and one of everything with as many trees.
+fn one(bins: &Bins, users: &[u32], rows: &HeadRows, seed: u64) -> (Forest, Forest) {
+    let split = |rows: &[(usize, bool)]| -> (Vec<u32>, Vec<bool>) {
+        rows.iter().map(|(row, label)| (u32::try_from(*row).unwrap_or(u32::MAX), *label)).unzip()
+    };
+    let groups = |rows: &[u32]| -> Vec<u32> { rows.iter().map(|row| users[*row as usize]).collect() };
+    let ((past, past_labels), (held, held_labels), (all, all_labels)) =
+        (split(&rows.past), split(&rows.held), split(&rows.all));
+    let settings = |count: usize| BoostSettings {
+        max_trees: 600,
+        patience: 50,
+        learning_rate: 0.05,
+        max_leaves: 15,
+        max_depth: 8,
+        min_rows: (count / 300).clamp(5, 100),
+        min_curvature: 1.0,
+        ridge: 10.0,
+        row_share: 0.5,
+        feature_share: 0.3,
+        seed,
+        threads: 1,
+    };
+    let loss = |scores: &[f64]| {
+        let probabilities: Vec<f64> = scores.iter().map(|score| sigmoid(*score)).collect();
+        log_loss(&held_labels, &probabilities)
+    };
+    let watch = Watch { rows: &held, loss: &loss };
+    let objective = LogLoss { labels: &past_labels, weights: &[] };
+    let sample = Sample { rows: &past, groups: &groups(&past) };
+    let past_forest = boost(bins, sample, &objective, Some(&watch), &settings(past.len())).forest;
+    let objective = LogLoss { labels: &all_labels, weights: &[] };
+    let sample = Sample { rows: &all, groups: &groups(&all) };
+    let all_settings = BoostSettings { max_trees: past_forest.tree_count(), ..settings(all.len()) };
+    let all_forest = boost(bins, sample, &objective, None, &all_settings).forest;
+    (past_forest, all_forest)
+}
