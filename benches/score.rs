@@ -100,6 +100,7 @@ fn pools(encoder: &Encoder, requests: &[ScoreRequest<UserGraph>]) {
     let parts = BundleParts {
         name: "bench".to_owned(),
         model,
+        ensemble: None,
         spec: encoder.spec().clone(),
         items: None,
         churn_threshold: probability,

@@ -705,7 +705,7 @@ impl<'a, H: History> Training<'a, H> {
                     let habit = habit.map_or(0.0, |habit| habit.log_odds(&example.encoded.raw));
                     #[expect(clippy::cast_possible_truncation, reason = "members speak in single precision")]
                     let trees = forest.score(row) as f32;
-                    let half = self.set.examples[*place].user % 2 == 0;
+                    let half = self.set.examples[*place].user.is_multiple_of(2);
                     Judged { members: [network, trees, habit], label, half }
                 })
                 .collect();
