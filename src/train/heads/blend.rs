@@ -25,7 +25,8 @@ pub(super) struct Choice {
     pub(super) curve: Curve,
 }
 
-/// Fewest outcomes of either kind that say which members are better. With fewer, the simplest one counts.
+/// Fewest outcomes of either kind that say which members are better. With fewer, the plainest one counts, and another must
+/// be better beyond doubt.
 const ENOUGH_OUTCOMES: usize = 40;
 
 /// Chooses members and calibration. `available` says which members exist.
@@ -54,8 +55,13 @@ pub(super) fn choose(window: &[Judged], available: [bool; 3]) -> Choice {
     let losses: Vec<Vec<f64>> =
         candidates.iter().map(|weights| crossed(&pairs(window, *weights), Some(false))).collect();
     let mut best = 0;
+    let margin = if rarer < ENOUGH_OUTCOMES { 2.0 } else { 1.0 };
     for candidate in 1..candidates.len() {
-        if clearly_less(&losses[candidate], &losses[0]) && mean(&losses[candidate]) < mean(&losses[best]) {
+        // What never, or always, happened tells no member from another.
+        if rarer > 0
+            && clearly_less(&losses[candidate], &losses[0], margin)
+            && mean(&losses[candidate]) < mean(&losses[best])
+        {
             best = candidate;
         }
     }
@@ -77,7 +83,7 @@ fn curve(pairs: &[Pair], rarer: usize, base_rate: bool) -> Curve {
     let [plain, platt, beta] = [None, Some(false), Some(true)].map(|form| crossed(pairs, form));
     let mut chosen = (plain, None);
     for (losses, form) in [(platt, Some(false)), (beta, Some(true))] {
-        if clearly_less(&losses, &chosen.0) {
+        if clearly_less(&losses, &chosen.0, 1.0) {
             chosen = (losses, form);
         }
     }
@@ -114,8 +120,8 @@ fn crossed(pairs: &[Pair], form: Option<bool>) -> Vec<f64> {
     pairs.iter().map(loss).collect()
 }
 
-/// Whether the first losses are less by more than the standard error of the difference.
-fn clearly_less(first: &[f64], second: &[f64]) -> bool {
+/// Whether the first losses are less by more than `margin` standard errors of the difference.
+fn clearly_less(first: &[f64], second: &[f64], margin: f64) -> bool {
     let count = first.len() as f64;
     if count < 2.0 {
         return false;
@@ -123,7 +129,7 @@ fn clearly_less(first: &[f64], second: &[f64]) -> bool {
     let differences: Vec<f64> = first.iter().zip(second).map(|(first, second)| first - second).collect();
     let middle = mean(&differences);
     let variance = differences.iter().map(|difference| (difference - middle).powi(2)).sum::<f64>() / (count - 1.0);
-    middle < -(variance / count).sqrt() && middle < -1e-9
+    middle < -margin * (variance / count).sqrt() && middle < -1e-9
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -260,16 +266,17 @@ mod tests {
     }
 
     #[test]
-    fn noise_alone_is_the_base_rate() {
+    fn noise_alone_says_about_the_base_rate() {
         let mut nothing = window(3_000, |_, noise| [(3.0 * noise) as f32, (-2.0 * noise) as f32, noise as f32]);
         for (place, judged) in nothing.iter_mut().enumerate() {
             judged.label = place % 10 < 3;
             judged.half = place % 7 < 3;
         }
-        let choice = choose(&nothing, [true; 3]);
-        let p = 1.0 / (1.0 + (-choice.curve.log_odds(0.0)).exp());
-        assert_eq!(choice.weights, Weights::default());
-        assert!((p - 0.3).abs() < 0.01, "{p}");
+        let Choice { weights, curve } = choose(&nothing, [true; 3]);
+        for pair in pairs(&nothing, weights) {
+            let p = 1.0 / (1.0 + (-curve.log_odds(pair.log_odds)).exp());
+            assert!((p - 0.3).abs() < 0.06, "{p} {weights:?} {curve:?}");
+        }
     }
 
     #[test]
@@ -289,7 +296,8 @@ mod tests {
     #[test]
     fn overconfidence_is_corrected_and_honesty_left_alone() {
         let honest = window(6_000, |truth, _| [truth as f32, truth as f32, 0.0]);
-        assert_eq!(choose(&honest, [true, true, false]).curve, Curve::default());
+        let curve = choose(&honest, [true, true, false]).curve;
+        assert!([-2.0, 0.0, 2.0].iter().all(|truth| (curve.log_odds(*truth) - truth).abs() < 0.15), "{curve:?}");
         let loud = window(6_000, |truth, _| [(3.0 * truth + 1.0) as f32, (3.0 * truth + 1.0) as f32, 0.0]);
         let curve = choose(&loud, [true, true, false]).curve;
         for truth in [-2.0, 0.0, 2.0] {
