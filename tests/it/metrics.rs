@@ -25,7 +25,8 @@ struct Binary {
 #[derive(Deserialize)]
 struct Lists {
     truth: Vec<Vec<u32>>,
-    lists: Vec<Vec<u32>>,
+    #[serde(rename = "lists")]
+    ranked: Vec<Vec<u32>>,
     recall: f64,
     ndcg: f64,
     hit: f64,

@@ -124,7 +124,7 @@ impl SnapshotHistory {
     /// Reads users and sums of the newest snapshots.
     fn survey(&mut self) -> Result<(), HistoryError> {
         let newest: Vec<&Dated> = self.partitions.iter().filter_map(|list| list.last()).collect();
-        let found = parallel::map(self.threads, newest.len(), |place| {
+        let found: Vec<Result<_, HistoryError>> = parallel::map(self.threads, newest.len(), |place| {
             let mut found = (Vec::new(), i64::MAX, 0_u64);
             let users = self.snapshots.users_blocking(&newest[place].manifest);
             for entry in users.map_err(|error| failed(newest[place], &error))? {
@@ -209,7 +209,7 @@ impl History for SnapshotHistory {
     ) -> Result<Vec<R>, HistoryError> {
         let questions = self.questions(moments_ms);
         let tallies: Vec<Tally> = moments_ms.iter().map(|_| Tally::default()).collect();
-        let answered = parallel::map(self.threads, questions.len(), |number| {
+        let answered: Vec<Result<_, HistoryError>> = parallel::map(self.threads, questions.len(), |number| {
             let (partition, source, places) = &questions[number];
             let dated = &self.partitions[*partition][*source];
             let mut answers = Vec::new();
