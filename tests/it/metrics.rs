@@ -53,7 +53,7 @@ fn probabilities_are_measured_as_by_the_protocol() {
 
 #[test]
 fn lists_are_measured_as_by_the_protocol() {
-    let Lists { truth, lists, recall, ndcg, hit } = fixture().lists;
+    let Lists { truth, ranked: lists, recall, ndcg, hit } = fixture().lists;
     let scores: Vec<[f64; 3]> = truth
         .into_iter()
         .zip(&lists)
