@@ -259,7 +259,8 @@ mod tests {
         let (rows, watched): (Vec<u32>, Vec<u32>) = ((0..4_000).collect(), (4_000..6_000).collect());
         let loss = |scores: &[f64]| log_loss(&test_labels, scores);
         let watch = Watch { rows: &watched, loss: &loss };
-        let settings = BoostSettings { learning_rate: 0.1, ..BoostSettings::default() };
+        // Small trees: deep ones go on splitting by noise.
+        let settings = BoostSettings { learning_rate: 0.1, max_leaves: 6, ..BoostSettings::default() };
         let objective = LogLoss { labels: &labels[..4_000], weights: &[] };
         let fitted = boost(&bins, Sample { rows: &rows, groups: &[] }, &objective, Some(&watch), &settings);
         let scores: Vec<f64> = test_values.chunks(6).map(|row| fitted.forest.score(row)).collect();
@@ -270,7 +271,8 @@ mod tests {
         assert!(roc_auc(&test_labels, &scores).unwrap() > 0.87);
         assert!(fitted.forest.tree_count() > 5 && fitted.forest.tree_count() < settings.max_trees);
         let counts = fitted.forest.split_counts();
-        assert!(counts[..3].iter().min() > counts[3..].iter().max(), "{counts:?}");
+        // One question a tree suffices for what is missing; the two that interact are asked most.
+        assert!(counts[..2].iter().min() > counts[3..].iter().max(), "{counts:?}");
     }
 
     #[test]
