@@ -127,7 +127,6 @@ fn odd_histories_end_with_probabilities_or_a_reason() {
             ),
             "buy",
         ),
-        ("two users", rows(2, 60, &["edit"], |user| user == 1, true), "edit"),
         ("five days", rows(20, 5, &["view", "purchase"], nobody, true), "purchase"),
         ("everybody left", rows(9, 60, &["purchase"], |_| true, true), "purchase"),
     ];
@@ -141,6 +140,9 @@ fn odd_histories_end_with_probabilities_or_a_reason() {
             assert!(user.iter().all(fine), "{name}: {user:?}");
         }
     }
+    let two = history(&rows(2, 60, &["edit"], |user| user == 1, true), "edit");
+    let error = train(&two, WEEK).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("too few users"), "{error}");
     let hours = history(&rows(5, 1, &["purchase"], nobody, true), "purchase");
     let error = train(&hours, WEEK).map(|_| ()).unwrap_err();
     assert!(matches!(error, HeadsError::TooLittle(_)), "{error}");

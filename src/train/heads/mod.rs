@@ -339,8 +339,12 @@ impl<'a, H: History> Training<'a, H> {
                 .map(|(place, _)| place)
                 .collect();
         }
-        if self.set.examples.is_empty() || self.held_out.is_empty() {
+        if self.set.examples.is_empty() {
             return Err(HeadsError::TooLittle("no user was active before any cutoff".to_owned()));
+        }
+        if self.held_out.is_empty() {
+            let message = "too few users: none of them is left to choose and calibrate by";
+            return Err(HeadsError::TooLittle(message.to_owned()));
         }
         Ok(())
     }
