@@ -29,6 +29,9 @@ const POLL: Duration = Duration::from_millis(10);
 /// Two minutes of [`POLL`]s without any progress are a failure.
 const MAX_IDLE_POLLS: usize = 12_000;
 
+/// Half a minute of 20 [`POLL`]s for a coordinator to be found.
+const MAX_COORDINATOR_POLLS: usize = 150;
+
 /// How a run ended, as far as two runs must agree.
 #[derive(Debug, PartialEq)]
 pub(super) struct Ending {
@@ -38,7 +41,8 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// Looks at what a run over `event_count` events left behind, and checks what needs no second run to be checked.
+    /// Looks at what a run over `event_count` events left behind (at least `least_alerts` alerts: how many there are depends on
+    /// where micro-batches were cut), and checks what needs no second run to be checked.
     pub(super) fn of(params: &KafkaParams, folder: &Path, event_count: usize, least_alerts: usize) -> Self {
         let committed = GroupWatcher::new(params).committed();
         let ends: i64 = committed.values().flat_map(|positions| positions.0).map(|offset| offset.0).sum();
@@ -73,7 +77,19 @@ impl GroupWatcher {
             wanted.add_partition_range(self.params.topics.input(view), 0, PARTITION_COUNT - 1);
         }
         // The offsets of an open transaction are unstable; librdkafka waits for them.
-        let found = self.consumer.committed_offsets(wanted, Duration::from_secs(30)).unwrap();
+        let mut attempts = 0;
+        let found = loop {
+            match self.consumer.committed_offsets(wanted.clone(), Duration::from_secs(30)) {
+                Ok(found) => break found,
+                // A broker that has just started says for a moment that it does not coordinate the group.
+                Err(error) if attempts < MAX_COORDINATOR_POLLS => {
+                    assert!(error.to_string().contains("oordinator"), "{error}");
+                    attempts += 1;
+                    assert!(self.consumer.poll(POLL * 20).is_none(), "nothing is subscribed");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
         let mut committed = BTreeMap::new();
         for partition in (0..PARTITION_COUNT).map(PartitionId) {
             let mut positions = Positions::default();
