@@ -51,8 +51,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) topic: Option<(View, Option<&'a [u8]>)>,
     /// The record's timestamp; zero or less when unknown.
     pub(super) timestamp_ms: i64,
-    /// XXH3 of the whole record.
-    pub(super) record_hash: u64,
+    /// The bytes of the whole record: an event without an id is known by their hash. Empty where files are read, whose
+    /// rows are given ids before.
+    pub(super) record: &'a [u8],
 }
 
 impl Decoder {
@@ -95,12 +96,8 @@ impl Decoder {
         let payload = record.payload.ok_or_else(|| Reject::new(Reason::Tombstone, "record", "the payload is null"))?;
         let mut wire = Wire::default();
         wire.read(self.text(payload)?)?;
-        let surroundings = Surroundings {
-            topic: Some((view, record.key)),
-            timestamp_ms: record.timestamp_ms,
-            // Also needed where the sender's id is there and empty.
-            record_hash: xxh3_64(payload),
-        };
+        let surroundings =
+            Surroundings { topic: Some((view, record.key)), timestamp_ms: record.timestamp_ms, record: payload };
         self.event_of(&wire, surroundings, Repairs::default(), counts)
     }
 
@@ -169,7 +166,7 @@ impl Decoder {
             hash
         } else {
             repairs.add(Repair::IdFromRecord);
-            surroundings.record_hash
+            xxh3_64(surroundings.record)
         };
         let session = match hash_of(&wire.session, "session_id")? {
             Some(hash) => Some(hash),

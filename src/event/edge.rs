@@ -59,7 +59,7 @@ impl Edge {
         now_ms: i64,
         counts: &mut CleaningCounts,
     ) -> Result<Admitted<'a>, Reject> {
-        let surroundings = Surroundings { topic: None, timestamp_ms: now_ms, record_hash: xxh3_64(payload) };
+        let surroundings = Surroundings { topic: None, timestamp_ms: now_ms, record: payload };
         self.decoder
             .parse(payload)
             .and_then(|mut wire| {
@@ -67,7 +67,7 @@ impl Edge {
                 let changed = self.repair(&mut wire, &mut repairs)?;
                 if changed && text_of(&wire.event_id, "event_id")?.is_none() {
                     // The id stands for what was sent, not for what it became: sent again, it is the same event again.
-                    wire.event_id = Scalar::Text(Cow::Owned(format!("{:016x}", surroundings.record_hash)));
+                    wire.event_id = Scalar::Text(Cow::Owned(format!("{:016x}", xxh3_64(payload))));
                     repairs.add(Repair::IdFromRecord);
                 }
                 let event = self.decoder.event_of(&wire, surroundings, repairs, counts)?;
@@ -148,7 +148,7 @@ impl Edge {
     }
 }
 
-const OF_A_FILE: Surroundings<'static> = Surroundings { topic: None, timestamp_ms: 0, record_hash: 0 };
+const OF_A_FILE: Surroundings<'static> = Surroundings { topic: None, timestamp_ms: 0, record: &[] };
 
 fn json_of(wire: &Wire<'_>) -> Vec<u8> {
     let mut json = Vec::with_capacity(256);

@@ -85,6 +85,28 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
+    /// Where the value of `field` goes; `None` for one that is no scalar.
+    #[inline]
+    pub(super) fn scalar_of(&mut self, field: Field) -> Option<&mut Scalar<'a>> {
+        Some(match field {
+            Field::EventId => &mut self.event_id,
+            Field::Event => &mut self.event,
+            Field::Call => &mut self.call,
+            Field::User => &mut self.user,
+            Field::Anonymous => &mut self.anonymous,
+            Field::Session => &mut self.session,
+            Field::Time => &mut self.time,
+            Field::Query => &mut self.query,
+            Field::Order => &mut self.order,
+            Field::Revenue => &mut self.revenue,
+            Field::Item => &mut self.flat.item,
+            Field::Category => &mut self.flat.category,
+            Field::Price => &mut self.flat.price,
+            Field::Quantity => &mut self.flat.quantity,
+            Field::Products | Field::Properties | Field::Context | Field::Unknown => return None,
+        })
+    }
+
     /// Reads one JSON object the general way.
     pub(super) fn parse_any(text: &'a str) -> Result<Self, Reject> {
         let mut wire = Self::default();
@@ -289,39 +311,18 @@ impl<'de> Visitor<'de> for Fields<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { wire, scope } = self;
         while let Some(field) = map.next_key_seed(FieldName(|name: &[u8]| Field::of(scope, name)))? {
-            let place = match field {
-                Field::EventId => &mut wire.event_id,
-                Field::Event => &mut wire.event,
-                Field::Call => &mut wire.call,
-                Field::User => &mut wire.user,
-                Field::Anonymous => &mut wire.anonymous,
-                Field::Session => &mut wire.session,
-                Field::Time => &mut wire.time,
-                Field::Query => &mut wire.query,
-                Field::Order => &mut wire.order,
-                Field::Revenue => &mut wire.revenue,
-                Field::Item => &mut wire.flat.item,
-                Field::Category => &mut wire.flat.category,
-                Field::Price => &mut wire.flat.price,
-                Field::Quantity => &mut wire.flat.quantity,
-                Field::Products => {
-                    wire.products = map.next_value_seed(Products)?;
-                    continue;
-                }
-                Field::Properties => {
-                    map.next_value_seed(Fields { wire, scope: Scope::Properties })?;
-                    continue;
-                }
-                Field::Context => {
-                    map.next_value_seed(Fields { wire, scope: Scope::Context })?;
-                    continue;
-                }
-                Field::Unknown => {
+            if let Some(place) = wire.scalar_of(field) {
+                *place = map.next_value_seed(ScalarSeed)?;
+                continue;
+            }
+            match field {
+                Field::Products => wire.products = map.next_value_seed(Products)?,
+                Field::Properties => map.next_value_seed(Fields { wire, scope: Scope::Properties })?,
+                Field::Context => map.next_value_seed(Fields { wire, scope: Scope::Context })?,
+                _ => {
                     map.next_value::<IgnoredAny>()?;
-                    continue;
                 }
-            };
-            *place = map.next_value_seed(ScalarSeed)?;
+            }
         }
         Ok(())
     }
