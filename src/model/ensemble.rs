@@ -103,11 +103,10 @@ impl Curve {
 }
 
 impl Blend {
-    /// Log-odds of each member for one user: network, trees, BG/NBD (0 where it was not fitted).
-    pub fn members(&self, network: f32, user: &EncodedUser) -> [f32; 3] {
-        let row = forest_row(user);
+    /// Log-odds of each member for one user of this [`forest_row`]: network, trees, BG/NBD (0 where it was not fitted).
+    pub fn members(&self, network: f32, user: &EncodedUser, row: &[f32]) -> [f32; 3] {
         let habit = self.habit.map_or(0.0, |habit| habit.log_odds(&user.raw));
-        [network, self.forest.score(&row) as f32, habit]
+        [network, self.forest.score(row) as f32, habit]
     }
 
     /// The calibrated log-odds given those of the members.
@@ -117,9 +116,13 @@ impl Blend {
         self.curve.log_odds(sum) as f32
     }
 
-    /// The calibrated log-odds of one user, given the network's.
-    pub fn log_odds(&self, network: f32, user: &EncodedUser) -> f32 {
-        self.blend(self.members(network, user))
+    /// The calibrated log-odds of one user, given the network's. Trees that do not count are not walked.
+    fn log_odds(&self, network: f32, user: &EncodedUser, row: &[f32]) -> f32 {
+        if self.weights.trees > 0.0 {
+            return self.blend(self.members(network, user, row));
+        }
+        let habit = self.habit.map_or(0.0, |habit| habit.log_odds(&user.raw));
+        self.blend([network, 0.0, habit])
     }
 
     /// About how much the calibrated log-odds move with the network's.
@@ -150,9 +153,10 @@ impl Blend {
 impl Ensemble {
     /// Calibrated log-odds of one user: churn, purchase.
     pub fn log_odds(&self, prediction: &Prediction, user: &EncodedUser) -> [f32; 2] {
+        let row = forest_row(user);
         [
-            self.churn.log_odds(prediction.churn_log_odds, user),
-            self.purchase.log_odds(prediction.purchase_log_odds, user),
+            self.churn.log_odds(prediction.churn_log_odds, user, &row),
+            self.purchase.log_odds(prediction.purchase_log_odds, user, &row),
         ]
     }
 }

@@ -12,7 +12,8 @@ use undercurrent::{
     graph::{GraphParams, UserGraph},
     model::{
         Batch, Blend, Bundle, BundleError, BundleParts, CandleForward, Curve, Dropout, Ensemble, Forest, FusedForward,
-        GraphForm, Habit, Model, Network, NetworkConfig, Padding, Prediction, TreeNode, Weights, probability_of,
+        GraphForm, Habit, Model, Network, NetworkConfig, Padding, Prediction, TreeNode, Weights, forest_row,
+        probability_of,
     },
     score::{Evidence, Probability, ScoreRequest},
     scoring::{Pool, PoolSettings, ScoreError, Scorer},
@@ -269,9 +270,10 @@ fn what_is_served_is_the_blend_of_all_members() {
     let expected = bundle.log_odds(&prediction, &user).map(probability_of);
     let blend = &bundle.ensemble.as_ref().unwrap().churn;
     for member in 0..3 {
-        let mut members = blend.members(prediction.churn_log_odds, &user);
+        let mut members = blend.members(prediction.churn_log_odds, &user, &forest_row(&user));
+        let whole = blend.blend(members);
         members[member] += 1.0;
-        assert!(blend.blend(members) > blend.log_odds(prediction.churn_log_odds, &user), "member {member} counts");
+        assert!(blend.blend(members) > whole, "member {member} counts");
     }
     let served = pool(bundle.clone(), 1).score_blocking(&[request]).unwrap().remove(0);
     assert!((served.churn_probability.get() - expected[0]).abs() < 1e-6);
