@@ -6,8 +6,7 @@ use dashmap::DashMap;
 
 use super::AlertState;
 use crate::{
-    event::{Positions, UserId},
-    graph::TextHashBuilder,
+    event::{Positions, TextHashBuilder, UserId},
     score::{ATTENTION_NAMES, Probability},
 };
 

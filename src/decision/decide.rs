@@ -44,7 +44,8 @@ pub struct Standing {
     pub watermark_ms: i64,
 }
 
-/// Decides what to write about a user scored at `as_of_ms`. `previous` is the user's last committed score. Pure: equal inputs decide equally in every run.
+/// Decides what to write about a user scored at `as_of_ms`. `previous` is the user's last committed score. Pure: equal
+/// inputs decide equally in every run.
 pub fn decide(
     previous: Option<&UserScore>,
     scored: &Scored,

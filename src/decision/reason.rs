@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::text::format_date;
+use super::{factor::factor_text, text::format_date};
 use crate::{
     event::{EventKind, NameHash, View, format_time_ms},
     graph::NameLookup,
@@ -79,19 +79,13 @@ impl ReasonWire {
             }
             Evidence::Feature { name, value } => Self {
                 kind: "feature",
-                text: format!("{}: {}", name.replace('_', " "), number_text(*value)),
+                text: factor_text(name, Some(*value)),
                 feature: Some(name.to_string()),
                 value: Some(*value),
                 ..blank
             },
         }
     }
-}
-
-/// At most two decimals and no sign on a zero; the exact value stands beside the text.
-fn number_text(value: f32) -> String {
-    let rounded = (f64::from(value) * 100.0).round() / 100.0;
-    format!("{}", rounded + 0.0)
 }
 
 /// A reason as it stands in an alert, for those who show one outside of an alert.

@@ -21,7 +21,6 @@ mod user;
 mod view;
 mod write_set;
 
-pub use crate::event::{TextHashBuilder, TextHasher};
 pub use days::DayBits;
 pub use hash::{NameHashBuilder, NameHasher};
 pub use names::{NameLookup, NameTable, visit_names};

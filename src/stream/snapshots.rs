@@ -10,8 +10,8 @@ use tracing::warn;
 use super::PartitionHandle;
 use crate::{
     clock::Clock,
-    event::{PartitionId, Positions, UserId},
-    graph::{PartitionState, TextHashBuilder, UserGraph},
+    event::{PartitionId, Positions, TextHashBuilder, UserId},
+    graph::{PartitionState, UserGraph},
     snapshot::{SnapshotKind, SnapshotRequest, SnapshotWriter, Snapshots},
 };
 

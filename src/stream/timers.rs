@@ -5,7 +5,7 @@ use std::{
     collections::{BinaryHeap, HashMap},
 };
 
-use crate::{event::UserId, graph::TextHashBuilder};
+use crate::event::{TextHashBuilder, UserId};
 
 /// Users by the instant they are due. At most one instant a user counts; others in the heap are left to run out.
 ///

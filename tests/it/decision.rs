@@ -169,7 +169,7 @@ fn an_alert_matches_its_schema_and_names_its_reasons() {
             evidence: Evidence::Edge { view: View::Click, from: item("milk"), to: item("nobody knows"), count: 3 },
             effect: -0.25,
         },
-        Reason { evidence: Evidence::Feature { name: "activity_recency_days".into(), value: 40.5 }, effect: 0.125 },
+        Reason { evidence: Evidence::Feature { name: "activity_recency".into(), value: 40.5 }, effect: 0.125 },
     ];
     let message = alert_message(subject(&user), &alert, &decision.score, &scored, &reasons, &texts());
     let payload = check(&message, ALERT_SCHEMA, "alert_id");
@@ -177,7 +177,7 @@ fn an_alert_matches_its_schema_and_names_its_reasons() {
     assert_eq!(text(0), "bought tea on 2023-11-14 (40 days before)");
     assert_eq!(text(1), "had an event with something on 2023-11-14 (40 days before)");
     assert!(text(2).starts_with("went from milk to #") && text(2).ends_with(" 3 times"), "{}", text(2));
-    assert_eq!(text(3), "activity recency days: 40.5");
+    assert_eq!(text(3), "last was active 40.5 days ago");
     assert_eq!((&payload["transition"], &payload["level"]), (&Value::from("entered"), &Value::from("high_risk")));
     assert_eq!(payload["sequence"], 1);
 }
