@@ -8,7 +8,7 @@ use std::{
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::facts::{Factor, Importance, ReportInput, ReportUser, explained_places};
+use super::facts::{Baseline, Factor, Importance, ReportInput, ReportUser, explained_places};
 use crate::{
     event::{DAY_MS, NameHash, NameKind, UserId, View},
     features::{EncodedUser, Encoder, expected_value_minor},
@@ -17,7 +17,7 @@ use crate::{
     train::{
         corpus::Outcome,
         evaluate::{EvaluateError, EvaluateOptions, EvaluationReport, Predicted},
-        heads::{BASELINES, HeadInput, Heads},
+        heads::{BASELINES, Head, HeadInput, Heads, MEMBERS},
         history::History,
         item_training::Catalogue,
         labels::is_eligible,
@@ -90,7 +90,10 @@ pub(in crate::train) fn collect(
             user_id: user.user.as_str().to_owned(),
             labels: [!outcome.active, outcome.purchased],
             probabilities: user.heads.probabilities,
-            baselines: user.baselines.each_ref().map(|answers| answers.to_vec()),
+            baselines: [0, 1].map(|head| {
+                let members = user.heads.members[head].iter().map(|answer| Some(*answer));
+                user.baselines[head].iter().copied().chain(members).collect()
+            }),
             churn_a_week_before: earlier.get(&now[*place].user).copied(),
             silent_days,
             known_days,
@@ -113,7 +116,7 @@ pub(in crate::train) fn collect(
         history_days: options.horizons.history_days,
         churn_days: options.horizons.churn_days,
         purchase_days: options.horizons.purchase_days,
-        baselines: BASELINES.iter().map(|name| (*name).to_owned()).collect(),
+        baselines: BASELINES.into_iter().chain(MEMBERS).map(|name| baseline(heads, name)).collect(),
         thresholds: heads.thresholds,
         importance: importance(options, heads, &inputs, &users)?,
         users,
@@ -129,6 +132,10 @@ pub(in crate::train) fn collect(
         input.users[place].factors = factors(heads, inputs[place], &typical, options.threads)?;
     }
     Ok(input)
+}
+
+fn baseline(heads: &Heads, name: &str) -> Baseline {
+    Baseline { name: name.to_owned(), thresholds: Head::ALL.map(|head| heads.baseline_threshold(name, head)) }
 }
 
 /// The names of the event files.

@@ -81,6 +81,15 @@ pub struct Ablation {
     pub change: [Option<Interval>; 2],
 }
 
+/// A model beside the served one.
+#[derive(Debug, Clone, Default)]
+pub struct Baseline {
+    /// Its name.
+    pub name: String,
+    /// Thresholds chosen on validation data, by head.
+    pub thresholds: [f64; 2],
+}
+
 /// Everything a report is made of.
 #[derive(Debug, Clone, Default)]
 pub struct ReportInput {
@@ -96,8 +105,8 @@ pub struct ReportInput {
     pub churn_days: u32,
     /// Days in which a purchase counts.
     pub purchase_days: u32,
-    /// Names of the baselines.
-    pub baselines: Vec<String>,
+    /// The other models: baselines, and members of what is served.
+    pub baselines: Vec<Baseline>,
     /// Thresholds chosen on validation data, by head.
     pub thresholds: [f64; 2],
     /// All predicted users.
@@ -277,13 +286,13 @@ fn head_facts(input: &ReportInput, head: usize) -> HeadFacts {
     let model: Vec<f64> = input.users.iter().map(|user| user.probabilities[head]).collect();
     let threshold = input.thresholds[head];
     let mut baselines: Vec<(ModelRow, Vec<f64>)> = Vec::new();
-    for (place, name) in input.baselines.iter().enumerate() {
+    for (place, baseline) in input.baselines.iter().enumerate() {
         let answers: Option<Vec<f64>> =
             input.users.iter().map(|user| user.baselines[head].get(place).copied().flatten()).collect();
         let Some(scores) = answers else { continue };
         let row = ModelRow {
-            name: name.clone(),
-            metrics: BinaryMetrics::of(&labels, &scores, crate::train::metrics::best_f1_threshold(&labels, &scores)),
+            name: baseline.name.clone(),
+            metrics: BinaryMetrics::of(&labels, &scores, baseline.thresholds[head]),
             roc_auc_interval: auc_interval(&labels, &scores, ROUNDS, input.seed),
             lead: paired_auc_difference(&labels, &model, &scores, ROUNDS, input.seed),
         };

@@ -12,7 +12,7 @@ mod tests;
 
 pub(super) use collect::collect;
 pub use facts::{
-    Ablation, AlertRow, ExplainedUser, Factor, HeadFacts, Importance, ModelRow, MoneyRow, ReportFacts, ReportInput,
-    ReportUser, SegmentRow,
+    Ablation, AlertRow, Baseline, ExplainedUser, Factor, HeadFacts, Importance, ModelRow, MoneyRow, ReportFacts,
+    ReportInput, ReportUser, SegmentRow,
 };
 pub use page::page;

@@ -42,8 +42,8 @@ pub fn page(facts: &ReportFacts) -> String {
         html,
         "<h2>How this was measured</h2><p>The model was trained on events before {} only, as if that moment were today. It then named a probability for each of the {} users with \
          activity in the {} days before it. A user counts as gone when the {} days after it hold no activity, and as a buyer when the {} days after it hold a purchase. Thresholds and \
-         calibration were chosen on earlier data. Intervals hold 95 % of 200 draws of users with replacement; shares carry Wilson intervals. Seed {}. Baselines' precision and recall \
-         are shown at their own best threshold in hindsight, which flatters them. The same numbers are in <code>report.json</code>.</p></body></html>",
+         calibration were chosen on earlier data. Intervals hold 95 % of 200 draws of users with replacement; shares carry Wilson intervals. Seed {}. \
+         The same numbers are in <code>report.json</code>.</p></body></html>",
         moment(facts.cutoff_ms),
         count(facts.user_count as u64),
         facts.history_days,

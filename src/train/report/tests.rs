@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{ReportFacts, ReportInput, ReportUser, page};
+use super::{Baseline, ReportFacts, ReportInput, ReportUser, page};
 use crate::train::metrics::ListMetrics;
 
 /// 200 users, the risk of user `i` grows with `i`; those with `i % 10 >= 10 - i / 25` left.
@@ -34,7 +34,7 @@ fn input() -> ReportInput {
         history_days: 90,
         churn_days: 30,
         purchase_days: 7,
-        baselines: vec!["sevens".to_owned(), "silent".to_owned()],
+        baselines: ["sevens", "silent"].map(|name| Baseline { name: name.to_owned(), thresholds: [3.0, 2.0] }).to_vec(),
         thresholds: [0.5, 0.5],
         users,
         lists: BTreeMap::from([("items".to_owned(), BTreeMap::from([("model".to_owned(), list)]))]),
