@@ -9,7 +9,6 @@ use crate::{
     clock::SystemClock,
     config::{Config, ConfigError, LogKind, Problem, ScorerKind},
     daemon::{engine, models::ModelStore, params, pool},
-    snapshot::open_storage,
     stream::{
         embedded::{EmbeddedError, EmbeddedLog},
         kafka::check_topics,
@@ -82,9 +81,7 @@ fn snapshots(config: &Config) -> Checked {
         return Ok(Some("snapshots: switched off".to_owned()));
     }
     let look = || -> anyhow::Result<(usize, usize)> {
-        let options: Vec<(String, String)> =
-            snapshot.storage_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let storage = open_storage(&snapshot.location, &options)?;
+        let storage = engine::storage(config, &snapshot.location)?;
         storage.put_blocking(PROBE_FILE, b"can be written".to_vec()).context("snapshots cannot be written there")?;
         storage.delete_blocking(PROBE_FILE).context("snapshots cannot be deleted there")?;
         let listed = engine::snapshots(config, &(Arc::new(SystemClock) as Arc<_>))?.list_blocking(None)?;

@@ -17,7 +17,7 @@ use crate::{
     event::{Decoder, PartitionId},
     graph::NameLookup,
     scoring::Scorer,
-    snapshot::{SnapshotWriter, Snapshots, open_storage},
+    snapshot::{SnapshotWriter, Snapshots, Storage, open_storage},
     stream::{
         ArrowSnapshots, BatchLimits, GapPolicy, NoSnapshots, Partitions, Sink, SnapshotStore, Source, StreamParams,
         StreamParts, StreamStatus, TimeMode, embedded::EmbeddedLog, kafka::KafkaLog,
@@ -157,11 +157,15 @@ impl Starter<'_> {
 
 /// The configured snapshots. Blocks for the time of opening a folder.
 pub fn snapshots(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Snapshots> {
-    let options: Vec<(String, String)> =
-        config.snapshot.storage_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let storage = open_storage(&config.snapshot.location, &options)
-        .with_context(|| format!("cannot use `{}` for snapshots", config.snapshot.location))?;
+    let storage = storage(config, &config.snapshot.location)?;
     Ok(Snapshots::new(storage, params::snapshots(config)?, Arc::clone(clock)))
+}
+
+/// A folder or an object store for snapshots, with the configured options of the store.
+pub fn storage(config: &Config, location: &str) -> anyhow::Result<Arc<dyn Storage>> {
+    let options = &config.snapshot.storage_options;
+    let options: Vec<(String, String)> = options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    open_storage(location, &options).with_context(|| format!("cannot use `{location}` for snapshots"))
 }
 
 fn stream_params(config: &Config, time: TimeMode) -> anyhow::Result<StreamParams> {

@@ -8,13 +8,13 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 
-use super::params;
+use super::{engine, params};
 use crate::{
     clock::SystemClock,
     config::{Config, LogKind},
     event::{CleaningCounts, Edge, Event, Offset, PartitionId, RowReader, View, format_time_ms},
     graph::{FoldOutcome, GraphParams, PartitionState, WriteSet},
-    snapshot::{SnapshotRequest, Snapshots, open_storage},
+    snapshot::{SnapshotRequest, Snapshots},
     stream::{embedded::RecentIds, partitioner::partition_of},
     train::kinds::Survey,
 };
@@ -85,11 +85,8 @@ pub fn run_blocking(
     progress: &mut dyn FnMut(u64, i64),
 ) -> anyhow::Result<Replayed> {
     let moments_ms = planned(options)?;
-    let storage_options: Vec<(String, String)> =
-        config.snapshot.storage_options.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let storage = open_storage(&options.location, &storage_options)
-        .with_context(|| format!("cannot use `{}` for snapshots", options.location))?;
-    let snapshots = Snapshots::new(storage, params::snapshots(config)?, Arc::new(SystemClock));
+    let snapshots =
+        Snapshots::new(engine::storage(config, &options.location)?, params::snapshots(config)?, Arc::new(SystemClock));
     let there = snapshots.list_blocking(None).context("cannot look for snapshots")?;
     ensure!(
         there.is_empty(),

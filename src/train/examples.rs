@@ -66,10 +66,14 @@ impl ExampleSet {
         let drawn = |user: usize| user_share >= 1.0 || unit_hash(users[user].as_str(), seed) < user_share;
         // Who is eligible is known only after a fold; the features, which cost far more, are computed for the drawn alone.
         let cutoffs: Vec<i64> = schedule.cutoffs.iter().map(|cutoff| cutoff.at_ms).collect();
-        let eligible = history.observe(&cutoffs, &drawn, &|_, place, graph: &UserGraph| {
-            is_eligible(graph, cutoffs[place], history_ms).then_some(())
-        })?;
-        let share = max_examples as f64 / eligible.len().max(1) as f64;
+        let share = if users.len() * cutoffs.len() <= max_examples {
+            1.0
+        } else {
+            let eligible = history.observe(&cutoffs, &drawn, &|_, place, graph: &UserGraph| {
+                is_eligible(graph, cutoffs[place], history_ms).then_some(())
+            })?;
+            max_examples as f64 / eligible.len().max(1) as f64
+        };
         let kept = |user: usize, cutoff: u32| {
             share >= 1.0 || unit_hash(&format!("{}:{cutoff}", users[user].as_str()), seed) < share
         };

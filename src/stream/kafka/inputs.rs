@@ -48,22 +48,34 @@ impl InputLog for KafkaInputs {
         to: Positions,
         visit: &mut dyn FnMut(&RecordBatch),
     ) -> Result<(), LogError> {
-        let mut batch = RecordBatch::default();
-        for view in View::ALL {
-            let place = Place { topic: self.params.topics.input(view), partition: partition.0 };
-            let (from, to) = (from.get(view).0, to.get(view).0);
-            self.reader.read(place, from, Some(to), &mut || Ok(()), &mut |message| {
-                let origin = Origin { view, partition, offset: Offset(message.offset()) };
-                batch.push_record(&record_of(origin, message));
-                if batch.len() >= BATCH_RECORDS {
-                    visit(&batch);
-                    batch.clear();
-                }
-            })?;
-        }
-        if !batch.is_empty() {
-            visit(&batch);
-        }
-        Ok(())
+        read_inputs(&self.reader, &self.params, partition, (from, to), &mut || Ok(()), visit)
     }
+}
+
+/// Reads `[from, to)` of every input topic in batches, and calls `keep_alive` in between.
+pub(super) fn read_inputs(
+    reader: &Reader,
+    params: &KafkaParams,
+    partition: PartitionId,
+    (from, to): (Positions, Positions),
+    keep_alive: &mut dyn FnMut() -> Result<(), LogError>,
+    visit: &mut dyn FnMut(&RecordBatch),
+) -> Result<(), LogError> {
+    let mut batch = RecordBatch::default();
+    for view in View::ALL {
+        let place = Place { topic: params.topics.input(view), partition: partition.0 };
+        let (from, to) = (from.get(view).0, to.get(view).0);
+        reader.read(place, from, Some(to), keep_alive, &mut |message| {
+            let origin = Origin { view, partition, offset: Offset(message.offset()) };
+            batch.push_record(&record_of(origin, message));
+            if batch.len() >= BATCH_RECORDS {
+                visit(&batch);
+                batch.clear();
+            }
+        })?;
+    }
+    if !batch.is_empty() {
+        visit(&batch);
+    }
+    Ok(())
 }

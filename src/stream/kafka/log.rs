@@ -15,6 +15,7 @@ use super::{
     deadline::Deadline,
     error::{explain, fatal, heals_by_itself, log_error, request_error},
     group::{GroupContext, GroupEvent},
+    inputs::read_inputs,
     lag::LagTable,
     layout::Layout,
     params::KafkaParams,
@@ -30,8 +31,6 @@ use crate::{
     },
 };
 
-/// Records of a replay handed over at once.
-const REPLAY_BATCH_RECORDS: usize = 4_096;
 /// Records that are here already and are taken between two looks at the clock.
 const CLOCK_RECORDS: u32 = 64;
 /// How long a wait for the cluster polls the group's consumer at a time.
@@ -322,23 +321,7 @@ impl Source for KafkaLog {
         self.stop_flowing()?;
         let reader = Reader::new(&self.params, &self.thread_id)?;
         let consumer = &self.consumer;
-        let mut batch = RecordBatch::default();
-        for view in View::ALL {
-            let place = Place { topic: self.params.topics.input(view), partition: partition.0 };
-            let (from, to) = (from.get(view).0, to.get(view).0);
-            reader.read(place, from, Some(to), &mut || Self::keep_alive(consumer), &mut |message| {
-                let origin = Origin { view, partition, offset: Offset(message.offset()) };
-                batch.push_record(&record_of(origin, message));
-                if batch.len() >= REPLAY_BATCH_RECORDS {
-                    visit(&batch);
-                    batch.clear();
-                }
-            })?;
-        }
-        if !batch.is_empty() {
-            visit(&batch);
-        }
-        Ok(())
+        read_inputs(&reader, &self.params, partition, (from, to), &mut || Self::keep_alive(consumer), visit)
     }
 
     fn start_at(&mut self, partition: PartitionId, positions: Positions) -> Result<(), LogError> {
