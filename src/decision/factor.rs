@@ -107,7 +107,7 @@ fn of_window(series: &Series, measure: &str, value: f32) -> Option<String> {
         return Some(format!("{did} on {} lately, the last {half_life} days counting most", days(value)));
     }
     if let Some(weeks) = number_in("events_", "w") {
-        return Some(format!("{} {events} in {}", number(value), last_weeks(weeks)));
+        return Some(format!("{events} in {}: {}", last_weeks(weeks), number(value)));
     }
     for horizon in ["churn", "purchase"] {
         if let Some(window) = number_in(&format!("active_days_{horizon}_window_"), "") {
@@ -215,7 +215,7 @@ mod tests {
         check("purchase_silence_per_median_gap", 2.5, "silent for 2.5 times the usual time between purchases");
         check("activity_active_days_churn_window_0", 4.0, "was active on 4 days in the last churn horizon");
         check("purchase_active_days_purchase_window_2", 0.0, "bought on 0 days 2 purchase horizons earlier");
-        check("purchase_events_1w", 2.0, "2 purchases in the last week");
+        check("purchase_events_1w", 1.0, "purchases in the last week: 1");
         check("spend_4w", 12_345.0, "spent 123.45 in the last 4 weeks");
         check("spend_trend_8w", 0.0, "spent 1 times as much in 8 weeks as in those before");
         check("weekday_share_6", 0.25, "25% of the activity falls on Sundays");

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     super::{
-        TrainSettings, bgnbd,
+        Progress, TrainSettings, bgnbd,
         examples::{ExampleSet, purchase_history, rank_within_cutoffs, repeat_history, unit_hash},
         fit,
         history::{History, HistoryError},
@@ -190,14 +190,15 @@ impl<'a, H: History> Training<'a, H> {
             ..TrainSettings::default()
         };
         let (past_examples, held_examples) = (network.past(), network.held_out());
-        let mut on_step = |progress: &crate::train::Progress| {
+        let mut on_step = |progress: &Progress, is_judged: bool| {
             if let Some(epoch) = &progress.report {
-                report(&format!(
-                    "network pass {}: validation log-loss churn {:.4}, purchase {:.4}",
-                    progress.epoch + 1,
-                    epoch.validation_churn,
-                    epoch.validation_purchase
-                ));
+                let pass = progress.epoch + 1;
+                let (churn, purchase) = (epoch.validation_churn, epoch.validation_purchase);
+                report(&if is_judged {
+                    format!("network pass {pass}: validation log-loss churn {churn:.4}, purchase {purchase:.4}")
+                } else {
+                    format!("network pass {pass} over everything")
+                });
             }
             ControlFlow::Continue(())
         };
@@ -205,9 +206,11 @@ impl<'a, H: History> Training<'a, H> {
         let has_network = !past_examples.is_empty();
         let (past_model, model) = if has_network {
             let seed = self.options.seed;
-            let past = fit(&past_examples, &held_examples, &self.spec, &config, &settings, seed, &mut on_step)?;
+            let mut judged = |progress: &Progress| on_step(progress, true);
+            let past = fit(&past_examples, &held_examples, &self.spec, &config, &settings, seed, &mut judged)?;
             let settings = TrainSettings { epochs: past.best_epoch + 1, ..settings };
-            let all = fit(&network.examples, &[], &self.spec, &config, &settings, seed, &mut on_step)?;
+            let mut unjudged = |progress: &Progress| on_step(progress, false);
+            let all = fit(&network.examples, &[], &self.spec, &config, &settings, seed, &mut unjudged)?;
             (join(past.model, &past_wide), join(all.model, &all_wide))
         } else {
             let blank = Model::initialise(config, self.options.seed);

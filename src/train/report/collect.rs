@@ -116,7 +116,11 @@ pub(in crate::train) fn collect(
         history_days: options.horizons.history_days,
         churn_days: options.horizons.churn_days,
         purchase_days: options.horizons.purchase_days,
-        baselines: BASELINES.into_iter().chain(MEMBERS).map(|name| baseline(heads, name)).collect(),
+        baselines: BASELINES
+            .into_iter()
+            .map(|name| baseline(heads, name, false))
+            .chain(MEMBERS.into_iter().map(|name| baseline(heads, name, true)))
+            .collect(),
         thresholds: heads.thresholds,
         importance: importance(options, heads, &inputs, &users)?,
         users,
@@ -134,8 +138,9 @@ pub(in crate::train) fn collect(
     Ok(input)
 }
 
-fn baseline(heads: &Heads, name: &str) -> Baseline {
-    Baseline { name: name.to_owned(), thresholds: Head::ALL.map(|head| heads.baseline_threshold(name, head)) }
+fn baseline(heads: &Heads, name: &str, is_member: bool) -> Baseline {
+    let thresholds = Head::ALL.map(|head| heads.baseline_threshold(name, head));
+    Baseline { name: name.to_owned(), thresholds, is_member }
 }
 
 /// The names of the event files.

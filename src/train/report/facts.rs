@@ -88,6 +88,8 @@ pub struct Baseline {
     pub name: String,
     /// Thresholds chosen on validation data, by head.
     pub thresholds: [f64; 2],
+    /// Whether it is a member of what is served, and so no rival.
+    pub is_member: bool,
 }
 
 /// Everything a report is made of.
@@ -126,6 +128,8 @@ pub struct ReportInput {
 pub struct ModelRow {
     /// `model` or the baseline's name.
     pub name: String,
+    /// Whether it is a member of the model, and so no rival.
+    pub is_member: bool,
     /// Metrics on all users.
     pub metrics: BinaryMetrics,
     /// 95 % interval of its ROC-AUC, bootstrap over users.
@@ -139,7 +143,7 @@ pub struct ModelRow {
 pub struct HeadFacts {
     /// `churn` or `purchase`.
     pub name: &'static str,
-    /// The model first, then the baselines, best first.
+    /// The model first, then its members and the baselines, best first.
     pub models: Vec<ModelRow>,
     /// False against true positive rate: the model, and the best baseline.
     pub roc: Vec<Curve>,
@@ -292,6 +296,7 @@ fn head_facts(input: &ReportInput, head: usize) -> HeadFacts {
         let Some(scores) = answers else { continue };
         let row = ModelRow {
             name: baseline.name.clone(),
+            is_member: baseline.is_member,
             metrics: BinaryMetrics::of(&labels, &scores, baseline.thresholds[head]),
             roc_auc_interval: auc_interval(&labels, &scores, ROUNDS, input.seed),
             lead: paired_auc_difference(&labels, &model, &scores, ROUNDS, input.seed),
@@ -302,11 +307,13 @@ fn head_facts(input: &ReportInput, head: usize) -> HeadFacts {
         right.0.metrics.roc_auc.unwrap_or(0.0).total_cmp(&left.0.metrics.roc_auc.unwrap_or(0.0))
     });
     let mut curves = vec![("model".to_owned(), &model)];
-    curves.extend(baselines.first().map(|(row, scores)| (row.name.clone(), scores)));
+    let rival = baselines.iter().find(|(row, _)| !row.is_member);
+    curves.extend(rival.map(|(row, scores)| (row.name.clone(), scores)));
     let roc = curves.iter().map(|(name, scores)| roc(name, &labels, scores)).collect();
     let precision_recall = curves.iter().map(|(name, scores)| precision_recall(name, &labels, scores)).collect();
     let own = ModelRow {
         name: "model".to_owned(),
+        is_member: false,
         metrics: BinaryMetrics::of(&labels, &model, threshold),
         roc_auc_interval: auc_interval(&labels, &model, ROUNDS, input.seed),
         lead: None,

@@ -77,7 +77,7 @@ fn headline(html: &mut String, facts: &ReportFacts) {
         percent(own.precision),
         percent(own.recall)
     );
-    let best = churn.models.get(1);
+    let best = churn.models[1..].iter().find(|row| !row.is_member);
     let against = best.map_or_else(String::new, |row| {
         let verdict = row.lead.as_ref().map_or("", |lead| {
             if lead.low > 0.0 {
@@ -122,7 +122,11 @@ fn head_part(html: &mut String, facts: &ReportFacts, head: &HeadFacts) {
         .models
         .iter()
         .map(|row| {
-            let name = if row.name == "model" { "<b>model</b>".to_owned() } else { escape(&row.name) };
+            let name = match row.name.as_str() {
+                "model" => "<b>model</b>".to_owned(),
+                member if row.is_member => format!("{}, a member of it", escape(member)),
+                baseline => escape(baseline),
+            };
             vec![
                 name,
                 decimal(row.metrics.roc_auc),
@@ -138,7 +142,7 @@ fn head_part(html: &mut String, facts: &ReportFacts, head: &HeadFacts) {
         })
         .collect();
     html.push_str(&table(
-        "The model beside its baselines, the best first",
+        "The model beside its members and the baselines, the best first",
         &["", "ROC-AUC", "95 %", "model ahead by", "PR-AUC", "log-loss", "ECE", "precision", "recall", "F1"],
         &rows,
     ));

@@ -12,7 +12,10 @@ fn input() -> ReportInput {
                 user_id: format!("<user {index}>"),
                 labels: [index % 10 >= 10 - index / 25, index % 3 == 0],
                 probabilities: [risk, 1.0 - risk],
-                baselines: [vec![Some(f64::from(index % 7)), None], vec![Some(f64::from(index % 5)), None]],
+                baselines: [
+                    vec![Some(f64::from(index % 7)), None, Some(risk)],
+                    vec![Some(f64::from(index % 5)), None, Some(1.0 - risk)],
+                ],
                 churn_a_week_before: (index % 2 == 0).then_some(risk),
                 silent_days: f64::from(index % 40),
                 known_days: f64::from(index),
@@ -34,7 +37,9 @@ fn input() -> ReportInput {
         history_days: 90,
         churn_days: 30,
         purchase_days: 7,
-        baselines: ["sevens", "silent"].map(|name| Baseline { name: name.to_owned(), thresholds: [3.0, 2.0] }).to_vec(),
+        baselines: ["sevens", "silent", "part"]
+            .map(|name| Baseline { name: name.to_owned(), thresholds: [3.0, 2.0], is_member: name == "part" })
+            .to_vec(),
         thresholds: [0.5, 0.5],
         users,
         lists: BTreeMap::from([("items".to_owned(), BTreeMap::from([("model".to_owned(), list)]))]),
@@ -52,7 +57,9 @@ fn the_counts_add_up() {
     let c = churn.confusion;
     assert_eq!(c.true_positives + c.false_negatives, left);
     assert_eq!(c.true_positives + c.false_positives + c.false_negatives + c.true_negatives, 200);
-    assert_eq!(churn.models.len(), 2, "a baseline without answers is left out");
+    let names: Vec<&str> = churn.models.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["model", "part", "sevens"], "a baseline without answers is left out");
+    assert_eq!(churn.roc[1].name, "sevens", "a member is no rival");
     assert!((churn.gains.last().unwrap().gain - 1.0).abs() < 1e-12, "all are found among all");
     assert_eq!(churn.calibration.iter().map(|bin| bin.count).sum::<usize>(), 200);
     assert_eq!(churn.roc[0].points.last(), Some(&[1.0, 1.0]));
