@@ -31,7 +31,7 @@ pub(super) struct Layout {
 }
 
 impl fmt::Display for Layout {
-    /// The text that goes with every committed offset.
+    /// The beginning of the text that goes with every committed offset.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{PARTITIONS}{}", self.partition_count)
     }
@@ -74,7 +74,8 @@ impl Layout {
                 missing.push(topic);
             }
             // Positions without the text were committed by an older version, or set by hand.
-            let before = element.metadata().strip_prefix(PARTITIONS).and_then(|count| count.parse().ok());
+            let text = element.metadata().split(' ').next().unwrap_or_default();
+            let before = text.strip_prefix(PARTITIONS).and_then(|count| count.parse().ok());
             if let Some(before) = before.filter(|before| *before != self.partition_count) {
                 return Err(Self { partition_count: before }.changed(self.partition_count));
             }
@@ -130,6 +131,8 @@ mod tests {
         check(4, [None; 3], "", None);
         check(4, [Some(1), Some(0), Some(7)], "partitions=4", None);
         check(4, [Some(1), Some(0), Some(7)], "", None);
+        check(4, [Some(1), Some(0), Some(7)], "partitions=4 commit=00000000000000ff", None);
+        check(8, [Some(1), Some(0), Some(7)], "partitions=4 commit=00000000000000ff", Some("had 4 partitions"));
         check(8, [Some(1), Some(0), Some(7)], "partitions=4", Some("had 4 partitions and have 8 now"));
         check(4, [None, Some(3), Some(7)], "partitions=4", Some("none of `clicks`"));
     }

@@ -45,6 +45,8 @@ pub struct KafkaLog {
     owned: BTreeMap<PartitionId, Owned>,
     lag: Arc<LagTable>,
     layout: Layout,
+    /// Tells commits apart that move no position, as those of silent users; begins anywhere.
+    commit_count: u64,
 }
 
 /// A partition the group gave us.
@@ -84,7 +86,16 @@ impl KafkaLog {
         consumer.subscribe(&names).map_err(|error| fatal("subscribing to the input topics", explain(&error)))?;
         info!(group = params.group, thread_id, partition_count, "joining the group");
         let layout = Layout { partition_count };
-        Ok(Self { params: params.clone(), thread_id, consumer, writer, owned: BTreeMap::new(), lag, layout })
+        Ok(Self {
+            params: params.clone(),
+            thread_id,
+            consumer,
+            writer,
+            owned: BTreeMap::new(),
+            lag,
+            layout,
+            commit_count: rand::random(),
+        })
     }
 
     /// Ends of the assigned input partitions, kept up to date while this log is polled.
@@ -200,16 +211,17 @@ impl KafkaLog {
         Ok(())
     }
 
-    fn offsets_of(&self, positions: &BTreeMap<PartitionId, Positions>) -> Result<TopicPartitionList, LogError> {
+    fn offsets_of(&mut self, positions: &BTreeMap<PartitionId, Positions>) -> Result<TopicPartitionList, LogError> {
         let mut offsets = TopicPartitionList::with_capacity(positions.len() * View::COUNT);
-        let layout = self.layout.to_string();
+        self.commit_count = self.commit_count.wrapping_add(1);
+        let mark = format!("{} commit={:016x}", self.layout, self.commit_count);
         for (partition, positions) in positions {
             for view in View::ALL {
                 let mut offset = offsets.add_partition(self.params.topics.input(view), partition.0);
                 offset
                     .set_offset(KafkaOffset::Offset(positions.get(view).0))
                     .map_err(|error| fatal("preparing offsets", explain(&error)))?;
-                offset.set_metadata(&layout);
+                offset.set_metadata(&mark);
             }
         }
         Ok(offsets)

@@ -48,6 +48,14 @@ enum Outcome {
     Unclear(LogError),
 }
 
+/// How an open transaction ended.
+enum Ended {
+    /// Without its records.
+    Aborted,
+    /// The brokers had ended it before; only they know how.
+    Unknown,
+}
+
 impl Writer {
     /// Connects. With transactions, ends what a predecessor of the same id left open.
     pub(super) fn open(params: &KafkaParams, thread_id: &str) -> Result<Self, LogError> {
@@ -75,30 +83,47 @@ impl Writer {
         consumer: &BaseConsumer<GroupContext>,
     ) -> Result<(), LogError> {
         if self.must_renew {
-            info!(transactional_id = self.thread_id, "making the producer anew after a commit of unknown outcome");
-            self.producer = make_producer(&self.params, &self.thread_id)?;
-            self.must_renew = false;
+            self.renew()?;
         }
         self.producer.begin_transaction().map_err(|error| self.transaction_error("beginning a transaction", &error))?;
         match self.fill_and_commit(outputs, offsets, consumer) {
             Outcome::Committed => Ok(()),
             Outcome::Lost(error) => Err(error),
-            Outcome::Failed(error) => {
-                let aborted = self.abort();
+            Outcome::Failed(error) if error.disposition == Disposition::Fatal => {
                 // A record was refused for good: what is said is that, and the numbers of this producer have a hole now.
-                if error.disposition == Disposition::Fatal {
-                    self.must_renew = true;
-                } else {
-                    aborted?;
-                }
+                self.must_renew = true;
+                drop(self.abort());
                 Err(error)
             }
+            Outcome::Failed(error) => match self.abort()? {
+                Ended::Aborted => Err(error),
+                Ended::Unknown => self.resolve(error, offsets, consumer),
+            },
             Outcome::Unclear(error) => {
-                self.abort()?;
-                self.must_renew = true;
-                if is_committed(consumer, offsets, &self.params)? { Ok(()) } else { Err(error) }
+                if let Ended::Aborted = self.abort()? {
+                    self.must_renew = true;
+                }
+                self.resolve(error, offsets, consumer)
             }
         }
+    }
+
+    /// Success when the brokers hold the transaction for committed after all.
+    fn resolve(
+        &self,
+        error: LogError,
+        offsets: &TopicPartitionList,
+        consumer: &BaseConsumer<GroupContext>,
+    ) -> Result<(), LogError> {
+        if is_committed(consumer, offsets, &self.params)? { Ok(()) } else { Err(error) }
+    }
+
+    /// Makes the producer anew: what the one before left open is ended, and its late requests are refused.
+    fn renew(&mut self) -> Result<(), LogError> {
+        info!(transactional_id = self.thread_id, "making the producer anew after a transaction of unknown outcome");
+        self.producer = make_producer(&self.params, &self.thread_id)?;
+        self.must_renew = false;
+        Ok(())
     }
 
     fn fill_and_commit(
@@ -133,6 +158,7 @@ impl Writer {
                     );
                     return Outcome::Lost(fatal(action, message));
                 }
+                Disposition::Fatal if lost_track(&error) => return Outcome::Unclear(self.abortable(action, &error)),
                 Disposition::Fatal => return Outcome::Lost(self.transaction_error(action, &error)),
             }
         }
@@ -197,8 +223,9 @@ impl Writer {
         }
     }
 
-    /// Ends the open transaction without its records.
-    fn abort(&self) -> Result<(), LogError> {
+    /// Ends the open transaction without its records. Where the brokers and this producer disagree on whether there is one,
+    /// as after a coordinator that died in the middle, the producer is made anew, which ends whatever is open.
+    fn abort(&mut self) -> Result<Ended, LogError> {
         let deadline = Deadline::after_ms(u64::from(self.params.timeouts.commit_resolve_ms));
         loop {
             let Err(error) = self.producer.abort_transaction(deadline.remaining_at_most(ABORT_ATTEMPT_MS)) else {
@@ -207,8 +234,13 @@ impl Writer {
                     serve(&self.producer);
                 }
                 drop(self.producer.context().take_failure());
-                return Ok(());
+                return Ok(Ended::Aborted);
             };
+            if lost_track(&error) {
+                warn!(transactional_id = self.thread_id, %error, "the brokers know of no such transaction; asking what they decided");
+                self.renew()?;
+                return Ok(Ended::Unknown);
+            }
             if transaction_disposition(&error) != Disposition::Retry || deadline.has_passed() {
                 return Err(fatal("aborting a transaction", explain(&error)));
             }
@@ -252,6 +284,11 @@ impl Writer {
             None => explain(error),
         }
     }
+}
+
+/// Whether the brokers hold the transaction for ended, or for never begun: what became of it only they can say.
+fn lost_track(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::InvalidTransactionalState)
 }
 
 /// Makes a producer; with transactions, waits until predecessors of the same id are fenced and their transaction ended.
@@ -324,7 +361,7 @@ pub(super) fn drain(producer: &BaseProducer<Watch>, deadline: Deadline, action: 
     Ok(())
 }
 
-/// Whether the group's committed offsets are `offsets`. Waits for what is still undecided.
+/// Whether `offsets` were the last that the group committed, by their text too: a batch of silent users moves no offset. Waits for what is still undecided.
 fn is_committed(
     consumer: &BaseConsumer<GroupContext>,
     offsets: &TopicPartitionList,
@@ -334,7 +371,7 @@ fn is_committed(
     Ok(offsets.elements().iter().all(|wanted| {
         committed
             .find_partition(wanted.topic(), wanted.partition())
-            .is_some_and(|found| found.offset() == wanted.offset())
+            .is_some_and(|found| found.offset() == wanted.offset() && found.metadata() == wanted.metadata())
     }))
 }
 
