@@ -65,6 +65,7 @@ pub(super) fn heals_by_itself(code: Code) -> bool {
             | Code::TimedOutQueue
             | Code::BrokerTransportFailure
             | Code::AllBrokersDown
+            | Code::DestroyBroker
             | Code::Resolve
             | Code::WaitingForCoordinator
             | Code::WaitCache
