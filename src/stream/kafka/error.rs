@@ -93,13 +93,18 @@ pub(super) fn heals_by_itself(code: Code) -> bool {
     )
 }
 
+/// Codes by which a producer learns that its epoch is an old one.
+pub(super) fn means_fenced(code: Code) -> bool {
+    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
 /// The error's text, with what to do where there is something to do.
 pub(super) fn explain(error: &KafkaError) -> String {
     let Some(code) = error.rdkafka_error_code() else {
         return error.to_string();
     };
     let advice = match code {
-        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
+        code if means_fenced(code) => {
             "a newer process uses the same transactional id; give every live instance its own `instance`"
         }
         Code::FencedInstanceId => {

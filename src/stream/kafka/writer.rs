@@ -14,7 +14,10 @@ use tracing::{info, warn};
 use super::{
     client::{Watch, producer_config, transactional_config},
     deadline::Deadline,
-    error::{delivery_disposition, explain, fatal, heals_by_itself, log_error, request_error, transaction_disposition},
+    error::{
+        delivery_disposition, explain, fatal, heals_by_itself, log_error, means_fenced, request_error,
+        transaction_disposition,
+    },
     group::GroupContext,
     params::{Delivery, KafkaParams},
 };
@@ -85,6 +88,30 @@ impl Writer {
         if self.must_renew {
             self.renew()?;
         }
+        // The coordinator counts from the first record, which comes later: it cannot end the transaction before this does.
+        let timeout = Deadline::after_ms(u64::from(self.params.timeouts.transaction_ms));
+        match self.try_transaction(outputs, offsets, consumer) {
+            Err(error) if timeout.has_passed() && self.is_fenced() => {
+                warn!(transactional_id = self.thread_id, %error, "the transaction outlived its timeout; asking the brokers what became of it");
+                self.renew()?;
+                self.resolve(LogError { disposition: Disposition::Abort, ..error }, offsets, consumer)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Whether the brokers refuse this producer's epoch. A newer process of the same id does that, and so does the coordinator
+    /// when it ends a transaction that has outlived its timeout: nothing in the answer tells the two apart.
+    fn is_fenced(&self) -> bool {
+        self.producer.client().fatal_error().is_some_and(|(code, _)| means_fenced(code))
+    }
+
+    fn try_transaction(
+        &mut self,
+        outputs: &[OutputRecord],
+        offsets: &TopicPartitionList,
+        consumer: &BaseConsumer<GroupContext>,
+    ) -> Result<(), LogError> {
         self.producer.begin_transaction().map_err(|error| self.transaction_error("beginning a transaction", &error))?;
         match self.fill_and_commit(outputs, offsets, consumer) {
             Outcome::Committed => Ok(()),
