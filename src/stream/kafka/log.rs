@@ -8,7 +8,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{BorrowedMessage, Headers},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     client::group_config,
@@ -45,6 +45,8 @@ pub struct KafkaLog {
     owned: BTreeMap<PartitionId, Owned>,
     lag: Arc<LagTable>,
     layout: Layout,
+    /// Until when a second fencing of the member is taken for a twin's; see [`Self::rejoin`].
+    rejoined: Option<Deadline>,
     /// Tells commits apart that move no position, as those of silent users; begins anywhere.
     commit_count: u64,
 }
@@ -78,12 +80,7 @@ impl KafkaLog {
         let thread_id = params.thread_id(thread);
         let writer = Writer::open(params, &thread_id)?;
         let lag = Arc::new(LagTable::default());
-        let context = GroupContext::new(params.topics.clone(), Arc::clone(&lag));
-        let consumer: BaseConsumer<GroupContext> = group_config(params, &thread_id)
-            .create_with_context(context)
-            .map_err(|error| fatal("making the consumer", explain(&error)))?;
-        let names: Vec<&str> = params.topics.inputs.iter().map(String::as_str).collect();
-        consumer.subscribe(&names).map_err(|error| fatal("subscribing to the input topics", explain(&error)))?;
+        let consumer = member(params, &thread_id, &lag)?;
         info!(group = params.group, thread_id, partition_count, "joining the group");
         let layout = Layout { partition_count };
         Ok(Self {
@@ -94,6 +91,7 @@ impl KafkaLog {
             owned: BTreeMap::new(),
             lag,
             layout,
+            rejoined: None,
             commit_count: rand::random(),
         })
     }
@@ -101,6 +99,33 @@ impl KafkaLog {
     /// Ends of the assigned input partitions, kept up to date while this log is polled.
     pub fn lag_table(&self) -> Arc<LagTable> {
         Arc::clone(&self.lag)
+    }
+
+    /// Whether the group knows another member by our instance id.
+    fn is_fenced(&self) -> bool {
+        self.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId)
+    }
+
+    /// Joins the group anew after it took another member for this instance, and gives up what was owned.
+    ///
+    /// A twin of this name does that; and so does a coordinator that dies while the member joins: what it gave it the next one
+    /// may know, but not the member, who then comes with an id that is no longer the instance's. The two look alike. So it is
+    /// tried once: a twin answers within a session by fencing this member again, and of two twins the older is the first to be
+    /// fenced twice.
+    fn rejoin(&mut self) -> Result<Polled, LogError> {
+        let action = "staying in the group";
+        if self.rejoined.is_some_and(|until| !until.has_passed()) {
+            return Err(fatal(action, explain(&KafkaError::Global(Code::FencedInstanceId))));
+        }
+        warn!(thread_id = self.thread_id, "the group took another member for this instance; joining anew");
+        self.rejoined = Some(Deadline::after_ms(2 * u64::from(self.params.timeouts.session_ms)));
+        self.consumer = member(&self.params, &self.thread_id, &self.lag)?;
+        Ok(Polled::Revoked(std::mem::take(&mut self.owned).into_keys().collect()))
+    }
+
+    /// What a member that was fenced asks for in vain is no reason to end: the next poll joins anew.
+    fn unless_fenced(&self, error: LogError) -> LogError {
+        if self.is_fenced() { LogError { disposition: Disposition::Abort, ..error } } else { error }
     }
 
     /// Turns the oldest waiting rebalance event into what the loop is told.
@@ -190,7 +215,7 @@ impl KafkaLog {
         if let Some(Err(error)) = consumer.poll(Duration::from_millis(KEEP_ALIVE_MS)) {
             tolerate(&error)?;
         }
-        if consumer.context().has_event() {
+        if consumer.context().has_event() || consumer.client().fatal_error().is_some() {
             return Err(log_error("restoring a partition", "the group is being rebalanced", Disposition::Abort));
         }
         Ok(())
@@ -240,6 +265,9 @@ impl KafkaLog {
 impl Source for KafkaLog {
     fn poll_blocking(&mut self, limits: &BatchLimits, batch: &mut RecordBatch) -> Result<Polled, LogError> {
         debug_assert!(batch.is_empty(), "the caller clears the batch");
+        if self.is_fenced() {
+            return self.rejoin();
+        }
         if let Some(event) = self.take_group_event()? {
             return Ok(event);
         }
@@ -262,7 +290,13 @@ impl Source for KafkaLog {
             };
             match polled {
                 Some(Ok(message)) => accept(&self.params, &mut self.owned, &message, batch),
-                Some(Err(error)) => tolerate(&error)?,
+                Some(Err(error)) => {
+                    tolerate(&error)?;
+                    if self.is_fenced() {
+                        batch.clear();
+                        return self.rejoin();
+                    }
+                }
                 None => {}
             }
             if self.consumer.context().has_event() {
@@ -286,7 +320,7 @@ impl Source for KafkaLog {
         for view in View::ALL {
             wanted.add_partition(self.params.topics.input(view), partition.0);
         }
-        let found = committed(&self.consumer, &wanted, &self.params)?;
+        let found = committed(&self.consumer, &wanted, &self.params).map_err(|error| self.unless_fenced(error))?;
         self.layout.check_committed(&found, partition, &self.params)?;
         let mut positions = Positions::default();
         for view in View::ALL {
@@ -425,8 +459,23 @@ fn whole_partitions(assigned: &[(View, PartitionId)]) -> Result<Vec<PartitionId>
     Ok(views.into_keys().collect())
 }
 
+/// A member of the group that has asked to read the input topics.
+fn member(params: &KafkaParams, thread_id: &str, lag: &Arc<LagTable>) -> Result<BaseConsumer<GroupContext>, LogError> {
+    let context = GroupContext::new(params.topics.clone(), Arc::clone(lag));
+    let consumer: BaseConsumer<GroupContext> = group_config(params, thread_id)
+        .create_with_context(context)
+        .map_err(|error| fatal("making the consumer", explain(&error)))?;
+    let names: Vec<&str> = params.topics.inputs.iter().map(String::as_str).collect();
+    consumer.subscribe(&names).map_err(|error| fatal("subscribing to the input topics", explain(&error)))?;
+    Ok(consumer)
+}
+
 /// Errors that the consumer heals by itself are only noted.
 fn tolerate(error: &KafkaError) -> Result<(), LogError> {
+    if error.rdkafka_error_code() == Some(Code::FencedInstanceId) {
+        // The next poll joins anew, or ends; see `KafkaLog::rejoin`.
+        return Ok(());
+    }
     let heals = !matches!(error, KafkaError::MessageConsumptionFatal(_))
         && error.rdkafka_error_code().is_some_and(|code| {
             heals_by_itself(code)
@@ -463,5 +512,6 @@ mod tests {
         let error = tolerate(&KafkaError::MessageConsumption(Code::AutoOffsetReset)).unwrap_err();
         assert_eq!(error.disposition, Disposition::Fatal);
         assert!(tolerate(&KafkaError::MessageConsumptionFatal(Code::AllBrokersDown)).is_err());
+        assert!(tolerate(&KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)).is_ok(), "the poll sees to it");
     }
 }
