@@ -117,7 +117,7 @@ fn three_brokers_lose_one_after_the_other() {
         return;
     }
     let Some(cluster) = Cluster::start("cluster", 3) else { return };
-    let scene = Scene::with("cluster", cluster.params("cluster"), 20 * EVENTS_PER_FAULT);
+    let scene = Scene::with("cluster", cluster.params("cluster"), 40 * EVENTS_PER_FAULT);
     let mut daemon = scene.start(&[]);
     scene.wait_for_progress(&mut [&mut daemon], 2_000);
     for broker in ["1", "2", "3"] {
