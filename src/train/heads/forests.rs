@@ -69,12 +69,12 @@ fn one(bins: &Bins, users: &[u32], rows: &HeadRows, max_leaves: usize, seed: u64
     let ((past, past_labels), (held, held_labels), (all, all_labels)) =
         (split(&rows.past), split(&rows.held), split(&rows.all));
     let settings = |count: usize| BoostSettings {
-        max_trees: 600,
+        max_trees: 900,
         patience: 50,
-        learning_rate: 0.05,
+        learning_rate: 0.03,
         max_leaves,
         max_depth: 8,
-        min_rows: (count / 300).clamp(5, 100),
+        min_rows: (count / 300).clamp(5, 500),
         min_curvature: 1.0,
         ridge: 10.0,
         row_share: 0.5,
