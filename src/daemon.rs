@@ -16,5 +16,6 @@ pub mod signals;
 mod supervisor;
 pub mod threads;
 pub mod upkeep;
+pub mod verify;
 
 pub use supervisor::run_blocking;

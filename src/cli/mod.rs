@@ -19,6 +19,7 @@ mod snapshots;
 mod tail;
 mod topics;
 mod train;
+mod verify_features;
 
 use std::{ffi::OsStr, io::IsTerminal, process::ExitCode};
 
@@ -84,6 +85,8 @@ enum Command {
     Retrain(retrain::RetrainArgs),
     /// Fold the input log again and say whether a score comes out as it was written
     Audit(audit::AuditArgs),
+    /// Say whether the daemon sees users exactly as training does
+    VerifyFeatures(verify_features::VerifyArgs),
     /// List, show and send again the records that were refused
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
@@ -183,6 +186,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&cli.global, args),
         Command::Retrain(args) => retrain::run(&cli.global, &args),
         Command::Audit(args) => audit::run(&cli.global, &args),
+        Command::VerifyFeatures(args) => verify_features::run(&cli.global, args),
         Command::DeadLetters(command) => dead_letters::run(&cli.global, command),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),

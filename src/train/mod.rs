@@ -24,6 +24,7 @@ pub mod schedule;
 mod simplex;
 mod trainer;
 pub mod trees;
+pub mod verify;
 
 pub use example::Example;
 pub use trainer::{EpochReport, Progress, TrainError, TrainSettings, TrainedNetwork, fit, predict_all};

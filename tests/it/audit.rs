@@ -6,7 +6,7 @@ use crate::process::Place;
 
 /// Events of sixty shoppers over eighty days: some come every few days, some fall silent, some leave; now and then an event
 /// is sent twice, or is one that no decoder takes.
-fn events(lines: std::ops::Range<u32>) -> String {
+pub(crate) fn events(lines: std::ops::Range<u32>) -> String {
     let mut text = String::new();
     for number in lines {
         let user = number * 7 % 60;

@@ -26,3 +26,4 @@ mod snapshot;
 mod snapshot_faults;
 mod snapshots;
 mod train;
+mod verify;
