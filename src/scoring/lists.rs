@@ -18,8 +18,7 @@ const PLACES: usize = 20;
 pub(super) fn of(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, as_of_ms: i64) -> ItemLists {
     let Some(model) = &bundle.items else { return by_query(bundle, graph, prediction) };
     let (click, purchase) = (graph.view(View::Click), graph.view(View::Purchase));
-    let purchase_days = purchase.map_or(0, |view| view.summary().day_count);
-    model.recommend(&UserItems::of_expanded(click, purchase, purchase_days), as_of_ms)
+    model.recommend(&UserItems::of_expanded(click, purchase), as_of_ms)
 }
 
 /// The network's query against all items of its vocabulary, in one pass that keeps the best of both lists.

@@ -241,8 +241,8 @@ impl Facts<'_> {
             "purchase_days": parts.schedule.horizons.purchase_days,
             "seed": self.options.seed,
             "validation": { "churn": churn, "purchase": purchase },
-            "validation_items_recall_at_20": parts.items.validation_recall.map(|recall| recall[0]),
-            "validation_discoveries_recall_at_20": parts.items.validation_recall.map(|recall| recall[1]),
+            "validation_items_recall_at_20": parts.items.rankers[0].map(|found| found.trees[0]),
+            "validation_discoveries_recall_at_20": parts.items.rankers[1].map(|found| found.trees[0]),
         })
     }
 
@@ -271,10 +271,11 @@ impl Facts<'_> {
         for (head, models) in ["churn", "purchase"].into_iter().zip(&parts.heads.validation) {
             table(&mut text, head, models);
         }
-        if let Some([items, discoveries]) = parts.items.validation_recall {
+        if let [Some(items), Some(discoveries)] = parts.items.rankers {
             _ = writeln!(
                 text,
-                "\nItem lists on the newest window: recall@20 {items:.4}; of items the user never bought {discoveries:.4}."
+                "\nItem lists on the newest window: recall@20 {:.4}; of items the user never bought {:.4}.",
+                items.trees[0], discoveries.trees[0]
             );
         }
         text.push_str(

@@ -79,6 +79,9 @@ pub enum HistoryError {
         /// What differs.
         message: String,
     },
+    /// A product or inverse of matrices failed.
+    #[error("a tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
 }
 
 /// A corpus with the parameters to fold it by.

@@ -8,13 +8,13 @@ use super::{
     evaluate::ListedItem,
     examples::unit_hash,
     history::{History, HistoryError},
-    items::{RankExamples, RankerOptions, TableBuilder, TableOptions, fit_ranker},
+    items::{ListKind, RankExamples, RankerOptions, RankerReport, TableBuilder, TableOptions, fit_ranker},
     labels::items_bought_since,
 };
 use crate::{
     event::{NameHash, NameKind},
     graph::UserGraph,
-    model::items::{CandidateSet, CatalogueEntry, ItemModel, ItemTables, Ranker, UserItems},
+    model::items::{CandidateSet, CatalogueEntry, ItemModel, ItemTables, UserItems},
 };
 
 /// What the item model knows of names beyond the events.
@@ -24,18 +24,22 @@ pub struct Catalogue {
     pub names: HashMap<(NameKind, NameHash), CatalogueEntry>,
     /// Category of items.
     pub categories: HashMap<NameHash, NameHash>,
+    /// Items that may be recommended though nobody bought them yet.
+    pub listed: Vec<NameHash>,
 }
 
 impl Catalogue {
-    /// Takes titles of known items, and categories, from an item file.
+    /// Takes items with their titles and categories from an item file.
     pub fn add(&mut self, listed: Vec<ListedItem>) {
         for item in listed {
             let hash = NameHash::of(NameKind::Item, &item.id);
-            if let Some(entry) = self.names.get_mut(&(NameKind::Item, hash)) {
-                entry.title = item.title;
-            }
+            let entry = self.names.entry((NameKind::Item, hash)).or_default();
+            (entry.text, entry.title) = (item.id, item.title);
+            self.listed.push(hash);
             if !item.category.is_empty() {
-                self.categories.insert(hash, NameHash::of(NameKind::Category, &item.category));
+                let category = NameHash::of(NameKind::Category, &item.category);
+                self.categories.insert(hash, category);
+                self.names.entry((NameKind::Category, category)).or_default().text = item.category;
             }
         }
     }
@@ -46,6 +50,8 @@ impl Catalogue {
 pub struct ItemOptions {
     /// Bounds of the tables.
     pub tables: TableOptions,
+    /// How rankers are trained.
+    pub ranker: RankerOptions,
     /// Windows the rankers learn from at most.
     pub max_windows: usize,
     /// Lists (users in a window) at most, all windows together.
@@ -58,7 +64,14 @@ pub struct ItemOptions {
 
 impl Default for ItemOptions {
     fn default() -> Self {
-        Self { tables: TableOptions::default(), max_windows: 4, max_lists: 6_000, max_table_users: 40_000, seed: 1 }
+        Self {
+            tables: TableOptions::default(),
+            ranker: RankerOptions::default(),
+            max_windows: 7,
+            max_lists: 12_000,
+            max_table_users: 40_000,
+            seed: 1,
+        }
     }
 }
 
@@ -67,8 +80,8 @@ impl Default for ItemOptions {
 pub struct TrainedItems {
     /// The served model.
     pub model: ItemModel,
-    /// Recall@20 on the validation window: items, discoveries; absent without a window.
-    pub validation_recall: Option<[f64; 2]>,
+    /// What the newest window said of the rankers: items, discoveries; absent without enough windows.
+    pub rankers: [Option<RankerReport>; 2],
 }
 
 /// Trains on what a history holds before `end_ms`: windows of `window_ms` that end there, the newest for validation first.
@@ -83,91 +96,35 @@ pub fn train_items(
 ) -> Result<TrainedItems, HistoryError> {
     // Half the history at least comes before the oldest window.
     let windows = usize::try_from((end_ms - first_ms) / 2 / window_ms.max(1)).unwrap_or(0).min(options.max_windows);
-    let mut lists = Vec::new();
+    let mut lists: [Vec<RankExamples>; 2] = Default::default();
     for window in (1_i64..).take(windows) {
         report(&format!("item lists of window {window} of {windows}"));
         let Some(at_ms) = history.shown_at(end_ms - window * window_ms) else { break };
-        let tables = tables_at(history, at_ms, catalogue, options)?;
-        lists.push(lists_at(history, &tables, at_ms, window_ms, options, windows)?);
+        let tables = tables_at(history, at_ms, window_ms, catalogue, options)?;
+        let found = lists_at(history, &tables, at_ms, window_ms, options, windows)?;
+        for (lists, found) in lists.iter_mut().zip(found) {
+            lists.push(found);
+        }
     }
-    report("item tables of the newest moment");
-    let tables = tables_at(history, end_ms, catalogue, options)?;
     report("training item rankers");
-    let (mut rankers, mut recalls) = (Vec::new(), Vec::new());
-    for part in 0..2 {
-        let windows: Vec<&RankExamples> = lists.iter().map(|pair: &[RankExamples; 2]| &pair[part]).collect();
-        let (ranker, recall) = train_ranker(&windows, options, report);
-        rankers.push(ranker);
-        recalls.extend(recall);
-    }
-    let discoveries = rankers.pop().unwrap_or_else(|| fallback(true));
-    let items = rankers.pop().unwrap_or_else(|| fallback(false));
-    let validation_recall = <[f64; 2]>::try_from(recalls).ok();
-    Ok(TrainedItems { model: ItemModel::new(tables, items, discoveries), validation_recall })
-}
-
-/// Chooses shape and passes on the newest window, then fits on all of them.
-fn train_ranker(
-    windows: &[&RankExamples],
-    options: &ItemOptions,
-    report: &mut dyn FnMut(&str),
-) -> (Ranker, Option<f64>) {
-    const ENOUGH_LISTS: usize = 40;
-    let mut all = RankExamples::default();
-    let mut past = RankExamples::default();
-    for (age, window) in windows.iter().enumerate() {
-        all.append(window);
-        if age > 0 {
-            past.append(window);
-        }
-    }
-    if all.useful_count() < ENOUGH_LISTS {
-        return (fallback(false), None);
-    }
-    let mut best = (0.0, RankerOptions { hidden: 0, epochs: 2, seed: options.seed, ..RankerOptions::default() });
-    let mut measured = None;
-    if past.useful_count() >= ENOUGH_LISTS {
-        for hidden in [0, 24] {
-            let try_options = RankerOptions { hidden, epochs: 8, seed: options.seed, ..RankerOptions::default() };
-            let mut recalls = Vec::new();
-            fit_ranker(&past, &try_options, &mut |epoch, ranker| {
-                let recall = windows[0].recall_at_20(|row| ranker.score(row));
-                recalls.push(recall);
-                if recall > best.0 {
-                    best = (recall, RankerOptions { epochs: epoch, ..try_options });
-                }
-                true
-            });
-            report(&format!("ranker with {hidden} hidden units: recall@20 by pass {recalls:.4?}"));
-        }
-        measured = Some(best.0);
-    }
-    (fit_ranker(&all, &best.1, &mut |_, _| true), measured)
-}
-
-/// A ranker for shops without enough history to train one: own habit, then neighbours, then popularity.
-fn fallback(_discoveries: bool) -> Ranker {
-    let width = crate::model::items::FEATURE_WIDTH;
-    let weight_of = |name: &str| match name {
-        "own_long_log" => 2.0,
-        "own_short_log" | "neighbour_share" | "seen_short_log" => 1.0,
-        "popularity_short_log" => 0.5,
-        "popularity_long_log" => 0.1,
-        _ => 0.0,
-    };
-    Ranker {
-        mean: vec![0.0; width],
-        inverse_deviation: vec![1.0; width],
-        linear: crate::model::items::FEATURE_NAMES.iter().map(|name| weight_of(name)).collect(),
-        hidden_weights: Vec::new(),
-        hidden_bias: Vec::new(),
-        output: Vec::new(),
-    }
+    let [items, discoveries] = lists;
+    let mut ranker_options = options.ranker;
+    ranker_options.boost.seed = options.seed;
+    ranker_options.boost.threads = options.tables.threads;
+    let (items, items_report) = fit_ranker(items, ListKind::Items, &ranker_options, report);
+    let (discoveries, discoveries_report) = fit_ranker(discoveries, ListKind::Discoveries, &ranker_options, report);
+    report("item tables of the newest moment");
+    let tables = tables_at(history, end_ms, window_ms, catalogue, options)?;
+    Ok(TrainedItems {
+        model: ItemModel::new(tables, items, discoveries),
+        rankers: [items_report, discoveries_report],
+    })
 }
 
 fn tables_at(
     history: &impl History,
     at_ms: i64,
+    window_ms: i64,
     catalogue: &Catalogue,
     options: &ItemOptions,
 ) -> Result<ItemTables, HistoryError> {
@@ -176,15 +133,13 @@ fn tables_at(
     let drawn = |user: usize| share >= 1.0 || unit_hash(users[user].as_str(), options.seed) < share;
     let params = history.params();
     let seen = history.observe(&[at_ms], &drawn, &|_, _, graph: &UserGraph| Some(UserItems::of(graph, params)))?;
-    let mut builder = TableBuilder::new(at_ms, params);
+    let mut builder = TableBuilder::new(at_ms, window_ms, params);
     for user in &seen {
         builder.add(user);
     }
     let name = |kind, hash| catalogue.names.get(&(kind, hash)).cloned();
-    // A small shop has items with few buyers only.
-    let min_buyers = if seen.len() < 1_000 { 2 } else { options.tables.min_buyers };
-    let table_options = TableOptions { min_buyers, ..options.tables };
-    Ok(builder.build(&table_options, &catalogue.categories, &name))
+    let mut listed = catalogue.listed.iter().copied();
+    Ok(builder.build(&options.tables, &catalogue.categories, &mut listed, &name)?)
 }
 
 /// Candidate lists of users at a moment with what they bought in the window after it: of all items, and of new ones.
@@ -221,17 +176,13 @@ fn lists_at(
             break;
         }
         let set = CandidateSet::of(tables, items, at_ms);
-        let labelled = || {
-            set.candidates()
-                .iter()
-                .enumerate()
-                .map(|(place, candidate)| (set.features(place), bought.contains(&candidate.item), candidate.bought))
-        };
         let count = |items: usize| u32::try_from(items).unwrap_or(u32::MAX);
-        lists[0].push(labelled().map(|(features, hit, _)| (features, hit)), count(bought.len()));
         let known: HashSet<NameHash> = items.bought.iter().map(|node| node.name).collect();
-        let fresh = labelled().filter(|(_, _, own)| !own).map(|(features, hit, _)| (features, hit));
-        lists[1].push(fresh, count(bought.difference(&known).count()));
+        let fresh = count(bought.difference(&known).count());
+        let user = u64::try_from(pair[0].user).unwrap_or_default();
+        let seed = (options.seed.wrapping_mul(1_000_003) ^ user).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ at_ms.unsigned_abs();
+        lists[0].push(&set, bought, count(bought.len()), ListKind::Items, seed);
+        lists[1].push(&set, bought, fresh, ListKind::Discoveries, seed);
     }
     Ok(lists)
 }

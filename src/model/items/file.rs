@@ -4,8 +4,11 @@ use std::{collections::HashMap, path::Path};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::{CatalogueEntry, FEATURE_NAMES, FEATURE_WIDTH, ItemModel, ItemRow, ItemTables, Ranker};
-use crate::event::{NameHash, NameKind};
+use super::{AllLinks, CatalogueEntry, FEATURE_NAMES, FEATURE_WIDTH, ItemModel, ItemRow, ItemTables, Links, Ranker};
+use crate::{
+    event::{NameHash, NameKind},
+    model::ForestParts,
+};
 
 /// Why an item file cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,12 @@ pub enum ItemModelError {
     /// No safetensors, or a tensor is absent.
     #[error("the item file is malformed: {0}")]
     Format(#[from] safetensors::SafeTensorError),
+    /// Written by another version of the program.
+    #[error("the item file has format `{found}`, this program reads `{FORMAT}`: train the bundle again")]
+    Version {
+        /// What the file says.
+        found: String,
+    },
     /// A tensor has another type or shape than this program reads.
     #[error("the item file's `{tensor}` does not fit: {message}")]
     Tensor {
@@ -34,10 +43,15 @@ pub enum ItemModelError {
 }
 
 const FORMAT_KEY: &str = "format";
-const FORMAT: &str = "undercurrent items 1";
-const ROW_FLOATS: usize = 5;
+/// Raised whenever a tensor changes its meaning.
+const FORMAT: &str = "undercurrent items 2";
+/// A link place that is not used, as stored.
+const NO_LINK: u16 = u16::MAX;
 
 impl ItemModel {
+    /// Rows a file holds at most: links are stored in 16 bits.
+    pub const MAX_ROWS: usize = NO_LINK as usize;
+
     /// Writes the model.
     pub fn save(&self, path: &Path) -> Result<(), ItemModelError> {
         let bytes = self.to_bytes()?;
@@ -53,29 +67,35 @@ impl ItemModel {
     /// The content of `items.safetensors`. Equal models give equal bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ItemModelError> {
         let rows = self.tables.rows();
-        let (neighbours, similarities, neighbour_count) = self.tables.neighbour_parts();
+        if rows.len() > Self::MAX_ROWS {
+            return Err(misfit("row_items", &format!("`{}` rows, at most `{}` fit", rows.len(), Self::MAX_ROWS)));
+        }
+        let links = self.tables.links();
         let mut parts: Vec<Part> = vec![
             Part::u64("row_items", rows.iter().map(|row| row.item.0)),
             Part::u64("row_categories", rows.iter().map(|row| row.category.0)),
-            Part::f32("row_values", rows.iter().flat_map(row_values), ROW_FLOATS),
-            Part::u32("neighbours", neighbours.iter().copied(), neighbour_count),
-            Part::f32("similarities", similarities.iter().copied(), neighbour_count),
+            Part::f32("row_values", rows.iter().flat_map(ItemRow::values), ItemRow::VALUES),
             Part::f32("half_life_days", self.tables.half_life_days(), 1),
+            Part::f32("window_days", [self.tables.window_days()], 1),
             Part::bytes("names", names_to_text(self.tables.names()).into_bytes()),
             Part::bytes("feature_names", FEATURE_NAMES.join("\n").into_bytes()),
         ];
-        for (prefix, ranker) in [(ITEMS, &self.items), (DISCOVERIES, &self.discoveries)] {
-            let values = [
-                &ranker.mean,
-                &ranker.inverse_deviation,
-                &ranker.linear,
-                &ranker.hidden_weights,
-                &ranker.hidden_bias,
-                &ranker.output,
-            ];
-            parts.extend(
-                prefix.into_iter().zip(values).map(|(name, values)| Part::f32(name, values.iter().copied(), 1)),
-            );
+        for ([rows, weights], links) in LINKS.into_iter().zip([&links.regression, &links.common, &links.alike]) {
+            let narrow = |row: &u32| u16::try_from(*row).unwrap_or(NO_LINK);
+            parts.push(Part::u16(rows, links.rows.iter().map(narrow), links.count));
+            parts.push(Part::bf16(weights, links.weights.iter().copied(), links.count));
+        }
+        for (names, ranker) in [(ITEMS, &self.items), (DISCOVERIES, &self.discoveries)] {
+            let [linear, base, roots, features, thresholds, lefts] = names;
+            let (weights, forest) = ranker.to_parts();
+            parts.extend([
+                Part::f32(linear, weights.iter().copied(), 1),
+                Part::of(base, Dtype::F64, std::iter::once(forest.base.to_le_bytes()), 1),
+                Part::u32(roots, forest.roots),
+                Part::u32(features, forest.features),
+                Part::f32(thresholds, forest.thresholds, 1),
+                Part::u32(lefts, forest.lefts),
+            ]);
         }
         let views = parts
             .iter()
@@ -87,6 +107,11 @@ impl ItemModel {
 
     /// Reads [`to_bytes`](Self::to_bytes).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ItemModelError> {
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
+        let format = header.metadata().as_ref().and_then(|facts| facts.get(FORMAT_KEY)).map_or("", String::as_str);
+        if format != FORMAT {
+            return Err(ItemModelError::Version { found: format.to_owned() });
+        }
         let file = SafeTensors::deserialize(bytes)?;
         let feature_names = text(&file, "feature_names")?;
         if feature_names.lines().ne(FEATURE_NAMES) {
@@ -95,76 +120,82 @@ impl ItemModel {
         let items = u64s(&file, "row_items")?;
         let categories = u64s(&file, "row_categories")?;
         let values = f32s(&file, "row_values")?;
-        if categories.len() != items.len() || values.len() != items.len() * ROW_FLOATS {
-            return Err(misfit("row_values", "not five values and one category a row"));
+        let (values, rest) = values.as_chunks::<{ ItemRow::VALUES }>();
+        if categories.len() != items.len() || values.len() != items.len() || !rest.is_empty() {
+            return Err(misfit("row_values", "not one category and the same numbers a row"));
         }
         let rows: Vec<ItemRow> = items
             .into_iter()
             .zip(categories)
-            .zip(values.chunks_exact(ROW_FLOATS))
-            .map(|((item, category), values)| ItemRow {
-                item: NameHash(item),
-                category: NameHash(category),
-                popularity_short: values[0],
-                popularity_long: values[1],
-                repeat_share: values[2],
-                category_share: values[3],
-                interest_short: values[4],
-            })
+            .zip(values)
+            .map(|((item, category), values)| ItemRow::from_values(NameHash(item), NameHash(category), *values))
             .collect();
-        let neighbours = u32s(&file, "neighbours")?;
-        let similarities = f32s(&file, "similarities")?;
-        if similarities.len() != neighbours.len() || (!rows.is_empty() && neighbours.len() % rows.len() != 0) {
-            return Err(misfit("neighbours", "not the same number a row"));
+        let mut links = AllLinks::default();
+        for (names, links) in LINKS.into_iter().zip([&mut links.regression, &mut links.common, &mut links.alike]) {
+            *links = read_links(&file, names, rows.len())?;
         }
-        if neighbours.iter().any(|row| *row != ItemTables::NO_ROW && *row as usize >= rows.len()) {
-            return Err(misfit("neighbours", "a neighbour is no row"));
-        }
-        let neighbour_count = neighbours.len() / rows.len().max(1);
         let half_life_days = <[f32; 2]>::try_from(f32s(&file, "half_life_days")?)
             .ok()
             .filter(|[short, long]| *short > 0.0 && *long > 0.0)
             .ok_or_else(|| misfit("half_life_days", "not two positive numbers"))?;
+        let window_days = <[f32; 1]>::try_from(f32s(&file, "window_days")?)
+            .ok()
+            .filter(|[days]| *days > 0.0)
+            .ok_or_else(|| misfit("window_days", "not one positive number"))?[0];
         let names = names_from_text(&text(&file, "names")?)?;
-        let tables = ItemTables::new(rows, neighbours, similarities, neighbour_count, half_life_days, names);
+        let tables = ItemTables::new(rows, links, half_life_days, window_days, names);
         Ok(Self { tables, items: ranker(&file, ITEMS)?, discoveries: ranker(&file, DISCOVERIES)? })
     }
 }
 
-/// Tensor names of the two rankers, in the order of the ranker's fields.
-const ITEMS: [&str; 6] = [
-    "items.mean",
-    "items.inverse_deviation",
-    "items.linear",
-    "items.hidden_weights",
-    "items.hidden_bias",
-    "items.output",
-];
-const DISCOVERIES: [&str; 6] = [
-    "discoveries.mean",
-    "discoveries.inverse_deviation",
-    "discoveries.linear",
-    "discoveries.hidden_weights",
-    "discoveries.hidden_bias",
-    "discoveries.output",
+/// Tensor names of rows and weights of each kind of links.
+const LINKS: [[&str; 2]; 3] = [
+    ["links.regression.rows", "links.regression.weights"],
+    ["links.common.rows", "links.common.weights"],
+    ["links.alike.rows", "links.alike.weights"],
 ];
 
-fn ranker(file: &SafeTensors<'_>, names: [&'static str; 6]) -> Result<Ranker, ItemModelError> {
-    let [mean, inverse_deviation, linear, hidden_weights, hidden_bias, output] = names;
-    let ranker = Ranker {
-        mean: f32s(file, mean)?,
-        inverse_deviation: f32s(file, inverse_deviation)?,
-        linear: f32s(file, linear)?,
-        hidden_weights: f32s(file, hidden_weights)?,
-        hidden_bias: f32s(file, hidden_bias)?,
-        output: f32s(file, output)?,
+/// Tensor names of the two rankers: weights, and the parts of the trees.
+const ITEMS: [&str; 6] =
+    ["items.linear", "items.base", "items.roots", "items.features", "items.thresholds", "items.lefts"];
+const DISCOVERIES: [&str; 6] = [
+    "discoveries.linear",
+    "discoveries.base",
+    "discoveries.roots",
+    "discoveries.features",
+    "discoveries.thresholds",
+    "discoveries.lefts",
+];
+
+fn read_links(
+    file: &SafeTensors<'_>,
+    [rows_name, weights_name]: [&'static str; 2],
+    row_count: usize,
+) -> Result<Links, ItemModelError> {
+    let narrow = numbers(file, rows_name, Dtype::U16, u16::from_le_bytes)?;
+    let links = Links {
+        count: narrow.len() / row_count.max(1),
+        rows: narrow.into_iter().map(|row| if row == NO_LINK { ItemTables::NO_ROW } else { row.into() }).collect(),
+        weights: numbers(file, weights_name, Dtype::BF16, |bytes| {
+            f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
+        })?,
     };
-    let valid = ranker.is_valid();
-    valid.then_some(ranker).ok_or_else(|| misfit(mean, &format!("not finite, or not for `{FEATURE_WIDTH}` features")))
+    if links.fits(row_count) { Ok(links) } else { Err(misfit(rows_name, "not the same number a row, or to no row")) }
 }
 
-fn row_values(row: &ItemRow) -> [f32; ROW_FLOATS] {
-    [row.popularity_short, row.popularity_long, row.repeat_share, row.category_share, row.interest_short]
+fn ranker(file: &SafeTensors<'_>, names: [&'static str; 6]) -> Result<Ranker, ItemModelError> {
+    let [linear, base, roots, features, thresholds, lefts] = names;
+    let [base] = <[f64; 1]>::try_from(numbers(file, base, Dtype::F64, f64::from_le_bytes)?)
+        .map_err(|_| misfit(base, "not one number"))?;
+    let forest = ForestParts {
+        base,
+        width: FEATURE_WIDTH,
+        roots: u32s(file, roots)?,
+        features: u32s(file, features)?,
+        thresholds: f32s(file, thresholds)?,
+        lefts: u32s(file, lefts)?,
+    };
+    Ranker::from_parts(f32s(file, linear)?, &forest).map_err(|error| misfit(linear, &error.to_string()))
 }
 
 /// One line a name: kind, text, title, separated by tabs (tabs and line ends inside become spaces). Sorted.
@@ -205,8 +236,21 @@ impl Part {
         Self::of(name, Dtype::U64, values.into_iter().map(u64::to_le_bytes), 1)
     }
 
-    fn u32(name: &'static str, values: impl IntoIterator<Item = u32>, width: usize) -> Self {
-        Self::of(name, Dtype::U32, values.into_iter().map(u32::to_le_bytes), width)
+    fn u32(name: &'static str, values: impl IntoIterator<Item = u32>) -> Self {
+        Self::of(name, Dtype::U32, values.into_iter().map(u32::to_le_bytes), 1)
+    }
+
+    fn u16(name: &'static str, values: impl IntoIterator<Item = u16>, width: usize) -> Self {
+        Self::of(name, Dtype::U16, values.into_iter().map(u16::to_le_bytes), width)
+    }
+
+    /// The upper half of each number; exact for numbers that went through [`Links::rounded`].
+    fn bf16(name: &'static str, values: impl IntoIterator<Item = f32>, width: usize) -> Self {
+        let upper = |value: f32| {
+            let [.., low, high] = value.to_le_bytes();
+            [low, high]
+        };
+        Self::of(name, Dtype::BF16, values.into_iter().map(upper), width)
     }
 
     fn f32(name: &'static str, values: impl IntoIterator<Item = f32>, width: usize) -> Self {

@@ -1,23 +1,25 @@
-//! Which items a user wants next: candidates from the user's own graph and the bundle's item tables, ranked by a small
-//! network over what each source says of the pair. No table is scanned: the cost depends on the user, not the catalogue.
+//! Which items a user wants next: candidates from the user's own graph and the bundle's item tables, ranked by boosted
+//! trees over what each source says of the pair. No table is scanned: the cost depends on the user, not the catalogue.
 
 mod candidates;
+mod features;
 mod file;
 mod ranker;
 mod tables;
+mod user;
 
-pub use candidates::{CandidateSet, FEATURE_NAMES, FEATURE_WIDTH, UserItems};
+pub use candidates::{Candidate, CandidateSet};
+pub use features::{FEATURE_NAMES, FEATURE_WIDTH};
 pub use file::ItemModelError;
 pub use ranker::Ranker;
-pub use tables::{CatalogueEntry, ItemRow, ItemTables};
-
-use std::cmp::Ordering;
+pub use tables::{AllLinks, CatalogueEntry, ItemRow, ItemTables, Links};
+pub use user::UserItems;
 
 use crate::{
     event::{NameHash, NameKind},
     score::{ItemReason, RankedItem},
 };
-use candidates::{Candidate, SOURCES};
+use features::{BLANK, SOURCES};
 
 /// Places of each list at most.
 pub const LIST_LENGTH: usize = 20;
@@ -59,48 +61,37 @@ impl ItemModel {
     /// (a shop that sends amounts without items) and the user has none.
     pub fn recommend(&self, user: &UserItems, as_of_ms: i64) -> ItemLists {
         let set = CandidateSet::of(&self.tables, user, as_of_ms);
-        let all = set.candidates().iter().enumerate().map(|(index, _)| index);
-        let fresh =
-            set.candidates().iter().enumerate().filter(|(_, candidate)| !candidate.bought).map(|(index, _)| index);
+        let all = 0..set.candidates().len();
+        let fresh = all.clone().filter(|place| !set.candidates()[*place].bought);
         ItemLists { items: Self::rank(&set, &self.items, all), discoveries: Self::rank(&set, &self.discoveries, fresh) }
     }
 
     fn rank(set: &CandidateSet, ranker: &Ranker, places: impl Iterator<Item = usize>) -> Vec<RankedItem> {
-        let mut scored: Vec<(f32, usize)> = places.map(|place| (ranker.score(set.features(place)), place)).collect();
-        let best_first = |left: &(f32, usize), right: &(f32, usize)| {
-            let tie = || set.candidates()[left.1].item.cmp(&set.candidates()[right.1].item);
-            right.0.total_cmp(&left.0).then_with(tie)
+        let item = |place: usize| set.candidates()[place].item;
+        let best = ranker.best(places, LIST_LENGTH, |place| set.features(place), item);
+        #[expect(clippy::cast_possible_truncation, reason = "a score for comparing places of one list")]
+        let ranked = |(score, place): (f64, usize)| RankedItem {
+            item: item(place),
+            score: score as f32,
+            reason: reason(ranker, set.features(place), score),
         };
-        if scored.len() > LIST_LENGTH {
-            scored.select_nth_unstable_by(LIST_LENGTH - 1, best_first);
-            scored.truncate(LIST_LENGTH);
-        }
-        scored.sort_unstable_by(best_first);
-        scored
-            .into_iter()
-            .map(|(score, place)| RankedItem {
-                item: set.candidates()[place].item,
-                score,
-                reason: reason(ranker, set.features(place), &set.candidates()[place], score),
-            })
-            .collect()
+        best.into_iter().map(ranked).collect()
     }
 }
 
-/// The source whose removal costs the place most: its inputs are set to what a candidate without that source has.
-fn reason(ranker: &Ranker, features: &[f32], candidate: &Candidate, score: f32) -> ItemReason {
-    let mut best = (f32::NEG_INFINITY, ItemReason::Popularity);
+/// The source without which the place would lose most: its features are set to what a candidate has that the source
+/// says nothing of. A source that says nothing of the candidate is never the reason.
+fn reason(ranker: &Ranker, features: &[f32], score: f64) -> ItemReason {
+    let mut best = (f64::NEG_INFINITY, ItemReason::Popularity);
     for (source, range) in SOURCES {
-        if source == ItemReason::Habit && !candidate.bought && !candidate.seen {
+        let mut without = BLANK;
+        without.copy_from_slice(features);
+        without[range.clone()].copy_from_slice(&BLANK[range.clone()]);
+        if features[range].iter().all(|value| value.is_nan()) {
             continue;
         }
-        let mut without = [0.0; FEATURE_WIDTH];
-        without.copy_from_slice(features);
-        for value in &mut without[range] {
-            *value = 0.0;
-        }
         let effect = score - ranker.score(&without);
-        if effect.partial_cmp(&best.0) == Some(Ordering::Greater) {
+        if effect > best.0 {
             best = (effect, source);
         }
     }

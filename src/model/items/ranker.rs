@@ -1,85 +1,116 @@
-//! A linear score plus one hidden layer over the standardised features of a candidate. Serving only; training is elsewhere.
+//! Scores candidates: boosted trees, and a linear part for shops without the history to grow any. Serving only.
+
+use super::features::FEATURE_WIDTH;
+use crate::model::{Forest, ForestError, ForestParts};
 
 /// Scores candidates. All parameters are finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranker {
-    /// Mean of each feature in training.
-    pub mean: Vec<f32>,
-    /// One over the standard deviation of each feature; 0 for a feature without any spread, which is thereby ignored.
-    pub inverse_deviation: Vec<f32>,
-    /// Linear weight of each feature.
-    pub linear: Vec<f32>,
-    /// `hidden × width`, row-major.
-    pub hidden_weights: Vec<f32>,
-    /// One a hidden unit.
-    pub hidden_bias: Vec<f32>,
-    /// Weight of each hidden unit in the score.
-    pub output: Vec<f32>,
+    /// Weight of each feature; a missing one counts 0.
+    linear: Vec<f32>,
+    /// The first trees, asked about every candidate.
+    first: Forest,
+    /// The others, asked about the candidates that the first ones keep.
+    rest: Forest,
 }
 
-/// Most hidden units a ranker may have.
-const MAX_HIDDEN: usize = 64;
-/// Standardised features are kept within ± this, so that a rare value cannot dominate.
-const CLIP: f32 = 6.0;
+/// Trees that every candidate is asked.
+const FIRST_TREES: usize = 24;
+/// Candidates kept for the other trees.
+const KEPT: usize = 100;
 
 impl Ranker {
-    /// Features it reads.
-    pub fn width(&self) -> usize {
-        self.mean.len()
+    /// Joins weights and trees.
+    ///
+    /// # Panics
+    /// When either is not for [`FEATURE_WIDTH`] features.
+    pub fn new(linear: Vec<f32>, forest: &Forest) -> Self {
+        assert_eq!((linear.len(), forest.width()), (FEATURE_WIDTH, FEATURE_WIDTH), "one place a feature");
+        let mut first = forest.clone();
+        first.truncate(FIRST_TREES);
+        Self { linear, first, rest: without_first(forest) }
     }
 
-    /// Hidden units.
-    pub fn hidden(&self) -> usize {
-        self.output.len()
-    }
-
-    /// Writes the standardised features of one candidate.
-    pub fn standardise(&self, features: &[f32], into: &mut [f32]) {
-        let scale = self.mean.iter().zip(&self.inverse_deviation);
-        for ((into, feature), (mean, inverse)) in into.iter_mut().zip(features).zip(scale) {
-            *into = ((feature - mean) * inverse).clamp(-CLIP, CLIP);
-        }
+    /// Trees.
+    pub fn tree_count(&self) -> usize {
+        self.first.tree_count() + self.rest.tree_count()
     }
 
     /// The score of one candidate; comparable within one user and list only.
-    pub fn score(&self, features: &[f32]) -> f32 {
-        let mut input = [0.0; super::FEATURE_WIDTH];
-        self.standardise(features, &mut input[..self.width()]);
-        let input = &input[..self.width()];
-        let mut score: f32 = dot(&self.linear, input);
-        for ((row, bias), weight) in
-            self.hidden_weights.chunks_exact(self.width()).zip(&self.hidden_bias).zip(&self.output)
-        {
-            score += weight * (bias + dot(row, input)).max(0.0);
-        }
-        score
+    pub fn score(&self, features: &[f32]) -> f64 {
+        self.first_score(features) + self.rest.score(features)
     }
 
-    /// Whether the parts fit together and are finite.
-    pub(super) fn is_valid(&self) -> bool {
-        let (width, hidden) = (self.width(), self.hidden());
-        let parts =
-            [&self.mean, &self.inverse_deviation, &self.linear, &self.hidden_weights, &self.hidden_bias, &self.output];
-        width == super::FEATURE_WIDTH
-            && hidden <= MAX_HIDDEN
-            && self.inverse_deviation.len() == width
-            && self.linear.len() == width
-            && self.hidden_weights.len() == hidden * width
-            && self.hidden_bias.len() == hidden
-            && parts.into_iter().flatten().all(|value| value.is_finite())
+    fn first_score(&self, features: &[f32]) -> f64 {
+        let pairs = self.linear.iter().zip(features).filter(|(weight, value)| **weight != 0.0 && value.is_finite());
+        pairs.map(|(weight, value)| f64::from(*weight) * f64::from(*value)).sum::<f64>() + self.first.score(features)
+    }
+
+    /// The `limit` best of `places`, best first, with their scores. `features` gives a place's row; places are told
+    /// apart by `tie` where scores are equal.
+    pub(super) fn best<'a, K: Ord>(
+        &self,
+        places: impl Iterator<Item = usize>,
+        limit: usize,
+        features: impl Fn(usize) -> &'a [f32],
+        tie: impl Fn(usize) -> K,
+    ) -> Vec<(f64, usize)> {
+        let best_first = |left: &(f64, usize), right: &(f64, usize)| {
+            right.0.total_cmp(&left.0).then_with(|| tie(left.1).cmp(&tie(right.1)))
+        };
+        let mut scored: Vec<(f64, usize)> = places.map(|place| (self.first_score(features(place)), place)).collect();
+        let kept = KEPT.max(limit);
+        if scored.len() > kept {
+            scored.select_nth_unstable_by(kept - 1, best_first);
+            scored.truncate(kept);
+        }
+        for (score, place) in &mut scored {
+            *score += self.rest.score(features(*place));
+        }
+        scored.sort_unstable_by(best_first);
+        scored.truncate(limit);
+        scored
+    }
+
+    /// Weights and trees as plain arrays.
+    pub(super) fn to_parts(&self) -> (&[f32], ForestParts) {
+        (&self.linear, joined(&self.first, &self.rest))
+    }
+
+    /// Puts a ranker together; nothing is trusted.
+    pub(super) fn from_parts(linear: Vec<f32>, forest: &ForestParts) -> Result<Self, ForestError> {
+        if linear.len() != FEATURE_WIDTH || forest.width != FEATURE_WIDTH {
+            return Err(ForestError::Shape("not for the features of this program"));
+        }
+        Ok(Self::new(linear, &Forest::from_parts(forest)?))
     }
 }
 
-fn dot(left: &[f32], right: &[f32]) -> f32 {
-    // Eight sums, so that the compiler may use wide registers; the order of additions is fixed, so scores are exact.
-    let mut sums = [0.0_f32; 8];
-    let (left_eights, right_eights) = (left.chunks_exact(8), right.chunks_exact(8));
-    let rest: f32 =
-        left_eights.remainder().iter().zip(right_eights.remainder()).map(|(left, right)| left * right).sum();
-    for (left, right) in left_eights.zip(right_eights) {
-        for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
-            *sum += left * right;
-        }
+/// The trees after the first ones, without a base.
+fn without_first(forest: &Forest) -> Forest {
+    let mut parts = forest.to_parts();
+    let none = || Forest::new(FEATURE_WIDTH, 0.0);
+    let Some(start) = parts.roots.get(FIRST_TREES).copied() else { return none() };
+    parts.base = 0.0;
+    parts.roots.drain(..FIRST_TREES);
+    let cut = start as usize;
+    for place in parts.roots.iter_mut().chain(&mut parts.lefts) {
+        *place = place.saturating_sub(start);
     }
-    rest + sums.iter().sum::<f32>()
+    parts.features.drain(..cut);
+    parts.thresholds.drain(..cut);
+    parts.lefts.drain(..cut);
+    Forest::from_parts(&parts).unwrap_or_else(|_| none())
+}
+
+/// One forest of two.
+fn joined(first: &Forest, rest: &Forest) -> ForestParts {
+    let (mut parts, more) = (first.to_parts(), rest.to_parts());
+    let shift = u32::try_from(parts.features.len()).unwrap_or(u32::MAX);
+    parts.roots.extend(more.roots.iter().map(|root| root + shift));
+    // A leaf has no children: its place is never read.
+    parts.lefts.extend(more.lefts.iter().map(|left| if *left == 0 { 0 } else { left + shift }));
+    parts.features.extend(more.features);
+    parts.thresholds.extend(more.thresholds);
+    parts
 }

@@ -1,8 +1,11 @@
-//! What the bundle knows of items: popularity, neighbours, categories, names. One row an admitted item.
+//! What the bundle knows of items: popularity, links between items, categories, names. One row an admitted item.
 
 use std::collections::HashMap;
 
-use crate::event::{NameHash, NameKind};
+use crate::{
+    event::{NameHash, NameKind},
+    graph::NameHashBuilder,
+};
 
 /// A name in the bundle's catalogue.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,94 +16,234 @@ pub struct CatalogueEntry {
     pub title: String,
 }
 
-/// What is known of one admitted item.
+/// What is known of one admitted item at the end of training. Counts are per thousand users.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ItemRow {
     /// The item.
     pub item: NameHash,
     /// Its category; `NameHash(0)` when unknown.
     pub category: NameHash,
-    /// Purchases with the graph's short half-life at the end of training, summed over users, per thousand users.
+    /// Purchases with the graph's short half-life, summed over users.
     pub popularity_short: f32,
     /// The same with the long half-life.
     pub popularity_long: f32,
-    /// Share of its buyers who bought it more than once.
+    /// Users who ever bought it.
+    pub buyers: f32,
+    /// Users who bought it within the newest window (the purchase horizon of training).
+    pub buyers_window: f32,
+    /// The same within four windows.
+    pub buyers_recent: f32,
+    /// Users who bought it for the first time within the newest window.
+    pub first_buyers_window: f32,
+    /// The same within four windows.
+    pub first_buyers_recent: f32,
+    /// Of those who had bought it before the newest window, the share who bought it in that window, shrunk.
+    pub return_share: f32,
+    /// Share of its buyers who bought it on more than one day, shrunk.
     pub repeat_share: f32,
+    /// Mean days between two purchases of those who repeat, shrunk.
+    pub gap_days: f32,
+    /// Days since it was first bought by anyone.
+    pub age_days: f32,
+    /// Views and carts with the short half-life.
+    pub interest_short: f32,
     /// Share of its category's long popularity.
     pub category_share: f32,
-    /// Views and carts with the short half-life, per thousand users.
-    pub interest_short: f32,
+    /// Of the purchases in its category within four windows, the share by first buyers of the item.
+    pub category_first_share: f32,
+}
+
+impl ItemRow {
+    /// Numbers of a row.
+    pub(super) const VALUES: usize = 14;
+
+    /// A row of a name with these numbers, in the order of the fields.
+    pub(super) fn from_values(item: NameHash, category: NameHash, values: [f32; Self::VALUES]) -> Self {
+        let [
+            popularity_short,
+            popularity_long,
+            buyers,
+            buyers_window,
+            buyers_recent,
+            first_buyers_window,
+            first_buyers_recent,
+            return_share,
+            repeat_share,
+            gap_days,
+            age_days,
+            interest_short,
+            category_share,
+            category_first_share,
+        ] = values;
+        Self {
+            item,
+            category,
+            popularity_short,
+            popularity_long,
+            buyers,
+            buyers_window,
+            buyers_recent,
+            first_buyers_window,
+            first_buyers_recent,
+            return_share,
+            repeat_share,
+            gap_days,
+            age_days,
+            interest_short,
+            category_share,
+            category_first_share,
+        }
+    }
+
+    /// The numbers, in the order of the fields.
+    pub(super) fn values(&self) -> [f32; Self::VALUES] {
+        [
+            self.popularity_short,
+            self.popularity_long,
+            self.buyers,
+            self.buyers_window,
+            self.buyers_recent,
+            self.first_buyers_window,
+            self.first_buyers_recent,
+            self.return_share,
+            self.repeat_share,
+            self.gap_days,
+            self.age_days,
+            self.interest_short,
+            self.category_share,
+            self.category_first_share,
+        ]
+    }
+}
+
+/// From each row to a few others, with a weight each.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Links {
+    /// Links of a row at most.
+    pub count: usize,
+    /// `rows × count`: the row linked to, best first; unused places hold [`ItemTables::NO_ROW`].
+    pub rows: Vec<u32>,
+    /// Weight of each, positive; 0 in unused places.
+    pub weights: Vec<f32>,
+}
+
+impl Links {
+    /// Links of a row with their weight, best first.
+    pub fn of(&self, row: u32) -> impl Iterator<Item = (u32, f32)> + '_ {
+        let start = row as usize * self.count;
+        let range = start..start + self.count;
+        let pairs = self.rows[range.clone()].iter().copied().zip(self.weights[range].iter().copied());
+        pairs.take_while(|(row, _)| *row != ItemTables::NO_ROW)
+    }
+
+    /// The nearest weight with eight significant bits: what files keep, so that a stored model is the trained one.
+    pub fn rounded(weight: f32) -> f32 {
+        f32::from_bits(weight.to_bits().saturating_add(0x8000) & 0xFFFF_0000)
+    }
+
+    /// Whether there are `count` places for each of `row_count` rows, each a row or unused.
+    pub(super) fn fits(&self, row_count: usize) -> bool {
+        self.rows.len() == row_count * self.count
+            && self.weights.len() == self.rows.len()
+            && self.rows.iter().all(|row| *row == ItemTables::NO_ROW || (*row as usize) < row_count)
+            && self.weights.iter().all(|weight| weight.is_finite())
+    }
+}
+
+/// The three kinds of links. Those that were not made have no places.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AllLinks {
+    /// Weight of a purchase of the row in the linear regression of each other item on all items of a user
+    /// (EASE, Steck 2019).
+    pub regression: Links,
+    /// Items with many buyers in common.
+    pub common: Links,
+    /// Items whose titles share rare words.
+    pub alike: Links,
 }
 
 /// The item tables of a bundle.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ItemTables {
     rows: Vec<ItemRow>,
-    /// `rows × neighbour_count`: row of the neighbour, best first; unused places hold `u32::MAX`.
-    neighbours: Vec<u32>,
-    /// Similarity of each neighbour, 0 in unused places.
-    similarities: Vec<f32>,
-    neighbour_count: usize,
+    links: AllLinks,
     half_life_days: [f32; 2],
+    window_days: f32,
     names: HashMap<(NameKind, NameHash), CatalogueEntry>,
     // Derived from the above.
-    row_of: HashMap<NameHash, u32>,
+    row_of: HashMap<NameHash, u32, NameHashBuilder>,
     popular: Vec<u32>,
-    category_popular: HashMap<NameHash, Vec<u32>>,
+    first_popular: Vec<u32>,
+    first_rank: Vec<u32>,
+    category_popular: HashMap<NameHash, Vec<u32>, NameHashBuilder>,
+    category_first: HashMap<NameHash, Vec<u32>, NameHashBuilder>,
+    category_rank: Vec<u32>,
 }
 
-/// Rows kept of the popularity order, over all and in each category.
-const POPULAR_LENGTH: usize = 120;
-const CATEGORY_POPULAR_LENGTH: usize = 20;
+/// Rows kept of each order, over all and in each category.
+const POPULAR_LENGTH: usize = 1_000;
+const CATEGORY_LENGTH: usize = 40;
 
 impl ItemTables {
-    /// Places that hold no neighbour.
+    /// Places that hold no link.
     pub const NO_ROW: u32 = u32::MAX;
 
-    /// Joins the parts and derives the indices. `neighbours` and `similarities` hold `neighbour_count` places a row.
+    /// Joins the parts and derives the indices.
     ///
     /// # Panics
-    /// When the lengths do not fit together, or a neighbour is no row.
+    /// When the links do not fit the rows.
     pub fn new(
         rows: Vec<ItemRow>,
-        neighbours: Vec<u32>,
-        similarities: Vec<f32>,
-        neighbour_count: usize,
+        links: AllLinks,
         half_life_days: [f32; 2],
+        window_days: f32,
         names: HashMap<(NameKind, NameHash), CatalogueEntry>,
     ) -> Self {
-        assert_eq!(neighbours.len(), rows.len() * neighbour_count, "neighbours of every row");
-        assert_eq!(similarities.len(), neighbours.len(), "one similarity a neighbour");
-        assert!(
-            neighbours.iter().all(|row| *row == Self::NO_ROW || (*row as usize) < rows.len()),
-            "a neighbour is a row"
-        );
-        let mut tables =
-            Self { rows, neighbours, similarities, neighbour_count, half_life_days, names, ..Self::default() };
+        for part in [&links.regression, &links.common, &links.alike] {
+            assert!(part.fits(rows.len()), "links of every row, to rows");
+        }
+        let mut tables = Self { rows, links, half_life_days, window_days, names, ..Self::default() };
         tables.index();
         tables
     }
 
     fn index(&mut self) {
         self.row_of = (0..).zip(&self.rows).map(|(row, item)| (item.item, row)).collect();
-        let mut order: Vec<u32> = (0..).zip(&self.rows).map(|(row, _)| row).collect();
-        let score = |row: &u32| {
-            let item = &self.rows[*row as usize];
-            (item.popularity_short + 0.2 * item.popularity_long, item.item)
+        let order = |score: &dyn Fn(&ItemRow) -> f32| {
+            let mut order: Vec<u32> = (0..).take(self.rows.len()).collect();
+            let key = |row: &u32| (score(&self.rows[*row as usize]), self.rows[*row as usize].item);
+            order.sort_by(|left, right| key(right).0.total_cmp(&key(left).0).then(key(left).1.cmp(&key(right).1)));
+            order
         };
-        order.sort_by(|left, right| score(right).0.total_cmp(&score(left).0).then(score(left).1.cmp(&score(right).1)));
-        for row in &order {
-            let category = self.rows[*row as usize].category;
-            if category.0 == 0 {
-                continue;
-            }
-            let rows = self.category_popular.entry(category).or_default();
-            if rows.len() < CATEGORY_POPULAR_LENGTH {
-                rows.push(*row);
-            }
+        // Interest decides among what nobody bought.
+        let by_all = order(&|item| item.popularity_short + 0.2 * item.popularity_long + 1e-3 * item.interest_short);
+        let by_first = order(&|item| {
+            item.first_buyers_window + 0.25 * item.first_buyers_recent + 1e-2 * item.buyers + 1e-3 * item.interest_short
+        });
+        self.first_rank = vec![0; self.rows.len()];
+        for (rank, row) in (0..).zip(&by_first) {
+            self.first_rank[*row as usize] = rank;
         }
-        order.truncate(POPULAR_LENGTH);
-        self.popular = order;
+        self.category_rank = vec![0; self.rows.len()];
+        for (place, order) in [&by_all, &by_first].into_iter().enumerate() {
+            let mut rows_of: HashMap<NameHash, Vec<u32>, NameHashBuilder> = HashMap::default();
+            let mut counts: HashMap<NameHash, u32, NameHashBuilder> = HashMap::default();
+            for row in order {
+                let category = self.rows[*row as usize].category;
+                let rank = counts.entry(category).or_default();
+                if place == 0 {
+                    self.category_rank[*row as usize] = *rank;
+                }
+                *rank += 1;
+                let rows = rows_of.entry(category).or_default();
+                if category.0 != 0 && rows.len() < CATEGORY_LENGTH {
+                    rows.push(*row);
+                }
+            }
+            *[&mut self.category_popular, &mut self.category_first][place] = rows_of;
+        }
+        let first = |order: Vec<u32>| order.into_iter().take(POPULAR_LENGTH).collect();
+        (self.popular, self.first_popular) = (first(by_all), first(by_first));
     }
 
     /// All rows.
@@ -113,12 +256,9 @@ impl ItemTables {
         self.row_of.get(&item).copied()
     }
 
-    /// Neighbours of a row with their similarity, best first.
-    pub fn neighbours(&self, row: u32) -> impl Iterator<Item = (u32, f32)> + '_ {
-        let start = row as usize * self.neighbour_count;
-        let range = start..start + self.neighbour_count;
-        let pairs = self.neighbours[range.clone()].iter().copied().zip(self.similarities[range].iter().copied());
-        pairs.take_while(|(neighbour, _)| *neighbour != Self::NO_ROW)
+    /// Links between rows.
+    pub fn links(&self) -> &AllLinks {
+        &self.links
     }
 
     /// The most popular rows, best first.
@@ -126,14 +266,39 @@ impl ItemTables {
         &self.popular
     }
 
+    /// The rows with the most first buyers lately, best first.
+    pub fn first_popular(&self) -> &[u32] {
+        &self.first_popular
+    }
+
+    /// Place of a row in the order of first buyers.
+    pub(super) fn first_rank(&self, row: u32) -> u32 {
+        self.first_rank[row as usize]
+    }
+
     /// The most popular rows of a category, best first.
     pub fn category_popular(&self, category: NameHash) -> &[u32] {
         self.category_popular.get(&category).map_or(&[], Vec::as_slice)
     }
 
+    /// The rows of a category with the most first buyers lately, best first.
+    pub fn category_first(&self, category: NameHash) -> &[u32] {
+        self.category_first.get(&category).map_or(&[], Vec::as_slice)
+    }
+
+    /// Place of a row in its category's popularity.
+    pub(super) fn category_rank(&self, row: u32) -> u32 {
+        self.category_rank[row as usize]
+    }
+
     /// Half-lives of the graph's weights in training, short and long, in days.
     pub fn half_life_days(&self) -> [f32; 2] {
         self.half_life_days
+    }
+
+    /// Length of the windows that counts are of, in days: the purchase horizon of training.
+    pub fn window_days(&self) -> f32 {
+        self.window_days
     }
 
     /// A name of the catalogue.
@@ -144,9 +309,5 @@ impl ItemTables {
     /// All names of the catalogue, in no particular order.
     pub(super) fn names(&self) -> &HashMap<(NameKind, NameHash), CatalogueEntry> {
         &self.names
-    }
-
-    pub(super) fn neighbour_parts(&self) -> (&[u32], &[f32], usize) {
-        (&self.neighbours, &self.similarities, self.neighbour_count)
     }
 }
