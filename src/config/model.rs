@@ -19,7 +19,8 @@ pub enum ScorerKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoringConfig {
-    /// `model`, or `recency`: a rule without a model, for measuring the rest of the pipeline.
+    /// `model`, or `recency`: a rule without a model, for measuring the rest of the pipeline. Its lists are filled with the
+    /// popular items of the bundle, where there is one.
     pub scorer: ScorerKind,
     /// Folder of model bundles; the champion is what its `current` names.
     pub models: PathBuf,

@@ -3,13 +3,14 @@
 use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use anyhow::Context;
+use tracing::warn;
 
 use super::models::ModelStore;
 use crate::{
     config::{Config, ScorerKind},
     event::{NameHash, NameKind},
     graph::{NameLookup, NameTable},
-    model::Bundle,
+    model::{Bundle, items::ItemModel},
     scoring::{Pool, PoolSettings, RecencyScorer, Scorer},
 };
 
@@ -30,9 +31,21 @@ struct PoolCatalogue(Arc<Pool>);
 impl NameLookup for PoolCatalogue {
     fn text(&self, name: NameHash) -> Option<Arc<str>> {
         let bundle = self.0.bundle();
-        let items = bundle.items.as_ref()?;
-        NameKind::ALL.into_iter().find_map(|kind| items.name(kind, name)).map(|entry| Arc::from(entry.text.as_str()))
+        text_of(bundle.items.as_ref()?, name)
     }
+}
+
+/// The catalogue of an item model that is never swapped.
+struct ItemCatalogue(Arc<ItemModel>);
+
+impl NameLookup for ItemCatalogue {
+    fn text(&self, name: NameHash) -> Option<Arc<str>> {
+        text_of(&self.0, name)
+    }
+}
+
+fn text_of(items: &ItemModel, name: NameHash) -> Option<Arc<str>> {
+    NameKind::ALL.into_iter().find_map(|kind| items.name(kind, name)).map(|entry| Arc::from(entry.text.as_str()))
 }
 
 /// Loads the champion (or the configured bundle while nothing is promoted) and starts the workers.
@@ -42,14 +55,30 @@ pub fn open(config: &Config) -> anyhow::Result<Scoring> {
             let folder = ModelStore::at(&config.scoring.models).champion_folder(&config.scoring.bundle)?;
             start(config, load(&folder)?)
         }
-        ScorerKind::Recency => Ok(Scoring {
-            scorer: Arc::new(RecencyScorer::new(
-                config.scoring.recency_churn_days,
-                config.scoring.recency_purchase_days,
-            )),
-            catalogue: Arc::new(NameTable::default()),
+        ScorerKind::Recency => Ok(recency(config)),
+    }
+}
+
+/// The recency rule, with the items of the bundle that the model would use, where there is one.
+fn recency(config: &Config) -> Scoring {
+    let scorer = RecencyScorer::new(config.scoring.recency_churn_days, config.scoring.recency_purchase_days);
+    let bundle = ModelStore::at(&config.scoring.models)
+        .champion_folder(&config.scoring.bundle)
+        .and_then(|folder| load(&folder));
+    let items = match bundle {
+        Ok(bundle) => bundle.items.clone(),
+        Err(error) => {
+            warn!(%error, "no bundle to take popular items from: lists hold what is in the user's own graph only");
+            None
+        }
+    };
+    match items {
+        Some(items) => Scoring {
+            scorer: Arc::new(scorer.with_items(Arc::clone(&items))),
+            catalogue: Arc::new(ItemCatalogue(items)),
             pool: None,
-        }),
+        },
+        None => Scoring { scorer: Arc::new(scorer), catalogue: Arc::new(NameTable::default()), pool: None },
     }
 }
 

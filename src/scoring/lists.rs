@@ -5,17 +5,44 @@ use crate::{
     graph::ExpandedGraph,
     model::{
         Bundle, Prediction,
-        items::{ItemLists, UserItems},
+        items::{ItemLists, LIST_LENGTH, UserItems},
     },
     score::{ItemReason, RankedItem},
 };
 
-/// Places of each list.
-const PLACES: usize = 20;
-
-/// What the bundle recommends to the user: its item model's lists, or the network's own where there is none. Empty only
-/// for a bundle whose training data had no items.
+/// What the bundle recommends to the user: its item model's lists, or the network's own where there is none, or what the
+/// user chose before where the bundle knows no items at all.
 pub(super) fn of(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, as_of_ms: i64) -> ItemLists {
+    let mut lists = ranked(bundle, graph, prediction, as_of_ms);
+    if lists.items.is_empty() {
+        lists.items = own(graph, View::Purchase, |_| true);
+    }
+    if lists.items.is_empty() {
+        lists.items = own(graph, View::Click, |_| true);
+    }
+    if lists.discoveries.is_empty() {
+        let bought = graph.view(View::Purchase);
+        let unbought = |item| bought.is_none_or(|view| view.node(NameKind::Item, item).is_none());
+        lists.discoveries = own(graph, View::Click, unbought);
+    }
+    lists
+}
+
+/// The user's own items of one view, most chosen first, newer first among equals.
+fn own(graph: &ExpandedGraph, view: View, wanted: impl Fn(NameHash) -> bool) -> Vec<RankedItem> {
+    let nodes = graph.view(view).map_or(&[][..], |view| view.nodes_of(NameKind::Item));
+    let mut nodes: Vec<_> = nodes.iter().filter(|node| wanted(node.name)).collect();
+    nodes.sort_unstable_by_key(|node| std::cmp::Reverse((node.count, node.last_s, node.name)));
+    #[expect(clippy::cast_precision_loss, reason = "a score for comparing places of one list")]
+    let place = |node: &crate::graph::Node| RankedItem {
+        item: node.name,
+        score: node.count as f32,
+        reason: ItemReason::Habit,
+    };
+    nodes.into_iter().take(LIST_LENGTH).map(place).collect()
+}
+
+fn ranked(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, as_of_ms: i64) -> ItemLists {
     let Some(model) = &bundle.items else { return by_query(bundle, graph, prediction) };
     let (click, purchase) = (graph.view(View::Click), graph.view(View::Purchase));
     model.recommend(&UserItems::of_expanded(click, purchase), as_of_ms)
@@ -46,7 +73,7 @@ struct Best {
 
 impl Default for Best {
     fn default() -> Self {
-        Self { places: Vec::with_capacity(PLACES + 1), bar: f32::NEG_INFINITY }
+        Self { places: Vec::with_capacity(LIST_LENGTH + 1), bar: f32::NEG_INFINITY }
     }
 }
 
@@ -65,9 +92,9 @@ impl Best {
         let is_before =
             |known: &(f32, NameHash)| known.0.total_cmp(&place.0).reverse().then(known.1.cmp(&place.1)).is_lt();
         self.places.insert(self.places.partition_point(is_before), place);
-        self.places.truncate(PLACES);
-        if self.places.len() == PLACES {
-            self.bar = self.places[PLACES - 1].0;
+        self.places.truncate(LIST_LENGTH);
+        if self.places.len() == LIST_LENGTH {
+            self.bar = self.places[LIST_LENGTH - 1].0;
         }
     }
 
@@ -99,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_best_are_those_a_sort_puts_first() {
-        for count in [0, 1, PLACES, 500] {
+        for count in [0, 1, LIST_LENGTH, 500] {
             let places: Vec<(f32, NameHash)> = (0..count as u64)
                 .map(|item| (f32::from(u8::try_from(item * 7 % 31).unwrap()), NameHash(item)))
                 .collect();
@@ -109,7 +136,7 @@ mod tests {
             }
             let mut sorted: Vec<_> = places.into_iter().filter(|place| place.1.0 % 5 > 0).collect();
             sorted.sort_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
-            sorted.truncate(PLACES);
+            sorted.truncate(LIST_LENGTH);
             assert_eq!(best.places, sorted);
         }
     }

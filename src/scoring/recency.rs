@@ -1,4 +1,5 @@
-//! The cheapest scorer: how long the user has been silent, in the user's own rhythm. No weights, no catalogue.
+//! The cheapest scorer: how long the user has been silent, in the user's own rhythm. No weights, and no items but those
+//! of a bundle it may be given.
 //!
 //! For measuring what everything but the model costs, for simulation, and as the rule that models are held against. Its
 //! arithmetic is a handful of exactly rounded operations, so every machine computes equal bits.
@@ -7,8 +8,9 @@ use std::sync::Arc;
 
 use super::{ScoreError, Scorer};
 use crate::{
-    event::View,
+    event::{NameHash, NameKind, View},
     graph::{UserGraph, due},
+    model::items::{ItemModel, LIST_LENGTH},
     score::{ATTENTION_NAMES, Evidence, ItemReason, ModelInfo, Probability, RankedItem, Reason, ScoreRequest, Scored},
 };
 
@@ -19,6 +21,8 @@ pub const RECENCY_VERSION: &str = "recency";
 #[derive(Debug, Clone)]
 pub struct RecencyScorer {
     model: Arc<ModelInfo>,
+    /// Popular items to fill the lists with. Immutable, so that a list depends on the user's graph alone (DET-1).
+    items: Option<Arc<ItemModel>>,
 }
 
 impl RecencyScorer {
@@ -27,24 +31,56 @@ impl RecencyScorer {
         // Two typical gaps of silence.
         let churn_threshold = silence_probability(2.0);
         let model = ModelInfo { version: Arc::from(RECENCY_VERSION), churn_days, purchase_days, churn_threshold };
-        Self { model: Arc::new(model) }
+        Self { model: Arc::new(model), items: None }
+    }
+
+    /// The same with a bundle's items: without them nothing is known but what is in the user's own graph, and
+    /// `discoveries` is empty for a user who never looked at anything unbought.
+    #[must_use]
+    pub fn with_items(self, items: Arc<ItemModel>) -> Self {
+        Self { items: Some(items), ..self }
     }
 
     fn score(&self, request: &ScoreRequest<UserGraph>) -> Scored {
         let graph = &request.graph;
         let gaps = silence_in_gaps(graph, request.as_of_ms);
         let purchase_share = ratio(graph.purchase_count(), graph.event_count().max(1)).clamp(0.0, 1.0);
+        let (items, discoveries) = self.lists(graph);
         Scored {
             churn_probability: silence_probability(gaps),
             purchase_probability: probability(purchase_share / (1.0 + gaps)),
             attention: ATTENTION,
             top_factors: Vec::new(),
             value_at_stake_minor: graph.purchase_value_minor() / graph.purchase_count().max(1),
-            // Without a catalogue there is nothing to recommend but the user's own; a list may stay empty.
-            items: first_item(graph, View::Purchase).or_else(|| first_item(graph, View::Click)).into_iter().collect(),
-            discoveries: Vec::new(),
+            items,
+            discoveries,
             model: Arc::clone(&self.model),
         }
+    }
+}
+
+impl RecencyScorer {
+    /// The user's oldest choice, then what is popular; both change rarely, so the lists are rarely written again.
+    fn lists(&self, graph: &UserGraph) -> (Vec<RankedItem>, Vec<RankedItem>) {
+        let anything = |_: NameHash| true;
+        let unbought = |item: NameHash| !is_bought(graph, item);
+        let own = first_item(graph, View::Purchase, &anything).or_else(|| first_item(graph, View::Click, &anything));
+        let seen = first_item(graph, View::Click, &unbought);
+        let fill = |first: Option<RankedItem>, wanted: &dyn Fn(NameHash) -> bool| {
+            let mut list: Vec<RankedItem> = first.into_iter().collect();
+            let taken = first.map(|place| place.item);
+            let tables = self.items.as_ref().map(|items| items.tables());
+            let popular = tables.into_iter().flat_map(|tables| tables.popular().iter().map(|row| &tables.rows()[*row as usize]));
+            let fresh = popular.filter(|row| Some(row.item) != taken && wanted(row.item));
+            list.extend(fresh.take(LIST_LENGTH - list.len()).map(|row| RankedItem {
+                item: row.item,
+                // Below the user's own, which has 1.
+                score: row.popularity_short / (1.0 + row.popularity_short),
+                reason: ItemReason::Popularity,
+            }));
+            list
+        };
+        (fill(own, &anything), fill(seen, &unbought))
     }
 }
 
@@ -81,10 +117,19 @@ fn silence_probability(gaps: f32) -> Probability {
     probability(gaps / (1.0 + gaps))
 }
 
-/// The oldest item still remembered in `view`: it changes rarely, so the lists are rarely written again.
-fn first_item(graph: &UserGraph, view: View) -> Option<RankedItem> {
-    let item = graph.view(view)?.ring().find_map(|entry| entry.name.filter(|_| !entry.is_query))?;
-    Some(RankedItem { item, score: 1.0, reason: ItemReason::Habit })
+/// The oldest item still remembered in `view` that is `wanted`.
+fn first_item(graph: &UserGraph, view: View, wanted: &dyn Fn(NameHash) -> bool) -> Option<RankedItem> {
+    let mut items = graph.view(view)?.ring().filter(|entry| !entry.is_query).filter_map(|entry| entry.name);
+    items.find(|item| wanted(*item)).map(|item| RankedItem { item, score: 1.0, reason: ItemReason::Habit })
+}
+
+/// Whether the user bought an item, as far as the graph remembers.
+fn is_bought(graph: &UserGraph, item: NameHash) -> bool {
+    let Some(view) = graph.view(View::Purchase) else { return false };
+    let settled = view.settled().is_some_and(|settled| {
+        settled.nodes.binary_search_by_key(&(NameKind::Item, item), |node| (node.kind, node.name)).is_ok()
+    });
+    settled || view.ring().any(|entry| !entry.is_query && entry.name == Some(item))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "both are rounded to nearest, on every machine alike")]

@@ -12,6 +12,7 @@ mod embedded;
 mod events;
 mod faults;
 mod generate;
+mod items;
 mod kafka;
 mod lifecycle;
 mod metrics;

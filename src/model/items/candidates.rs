@@ -21,7 +21,12 @@ const SOURCE_LIMIT: usize = 400;
 /// Weight of a looked-at item as a source, against a bought one.
 const SEEN_WEIGHT: f32 = 0.5;
 /// Unbought candidates from each kind of links: regression, common buyers, alike titles.
-const LINK_LIMITS: [usize; 3] = [100, 40, 20];
+const LINK_LIMITS: [usize; 3] = [80, 40, 20];
+/// Unbought candidates by regression and first buyers together.
+const FIRST_LIMIT: usize = 80;
+/// What an item counts as that no link leads to, and that nobody bought for the first time lately.
+const NO_LINK_WEIGHT: f32 = 0.01;
+const NO_FIRST_BUYERS: f32 = 0.2;
 /// Categories of the user whose popular items are taken.
 const CATEGORY_LIMIT: usize = 12;
 /// Unbought items of each such category, by popularity and by first buyers.
@@ -54,7 +59,9 @@ impl CandidateSet {
         let profile = Profile::of(user, as_of_s, tables.half_life_days(), tables.window_days());
         let links = tables.links();
         let reached = [&links.regression, &links.common, &links.alike].map(|links| Reached::of(tables, links, &profile));
-        Collector { tables, as_of_s, profile, reached }.collect()
+        let first = first_order(tables, &reached[0], &profile);
+        let first_ranks = first.iter().enumerate().map(|(rank, row)| (*row, rank)).collect();
+        Collector { tables, as_of_s, profile, reached, first, first_ranks }.collect()
     }
 
     /// The candidates, in a fixed order.
@@ -81,7 +88,7 @@ struct Reached {
 
 impl Reached {
     /// Rows whose order is kept.
-    const KEPT: usize = 600;
+    const KEPT: usize = 1_000;
 
     fn of(tables: &ItemTables, links: &Links, profile: &Profile) -> Self {
         let mut reached = Self { sums: Vec::new(), order: Vec::new(), ranks: HashMap::default(), best: 0.0 };
@@ -133,6 +140,31 @@ struct Collector<'a> {
     as_of_s: i64,
     profile: Profile,
     reached: [Reached; 3],
+    /// Unbought rows by links and first buyers together, best first.
+    first: Vec<u32>,
+    first_ranks: HashMap<u32, usize, NameHashBuilder>,
+}
+
+/// What links say of an unbought item, as a logarithm from 0 on.
+fn linked_log(linked: f32) -> f32 {
+    (linked / NO_LINK_WEIGHT).ln_1p()
+}
+
+/// How many buy the item for the first time lately, as a logarithm from 0 on. An item is bought for the first time about
+/// in proportion to this count and to what links say, so the two logarithms add.
+fn first_log(row: &ItemRow) -> f32 {
+    ((row.first_buyers_window + 0.25 * row.first_buyers_recent) / NO_FIRST_BUYERS).ln_1p()
+}
+
+/// The best unbought rows that links lead to.
+fn first_order(tables: &ItemTables, reached: &Reached, profile: &Profile) -> Vec<u32> {
+    let rows = tables.rows();
+    let fresh = reached.order.iter().filter(|row| profile.bought(rows[**row as usize].item).is_none());
+    let linked = |row: u32| linked_log(reached.sums(row).map_or(0.0, |sums| sums[1]));
+    let score = |row: u32| linked(row) + first_log(&rows[row as usize]);
+    let mut scored: Vec<(f32, u32)> = fresh.map(|row| (score(*row), *row)).collect();
+    scored.sort_unstable_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
+    scored.into_iter().map(|(_, row)| row).collect()
 }
 
 impl Collector<'_> {
@@ -207,6 +239,7 @@ impl Collector<'_> {
         for (reached, limit) in self.reached.iter().zip(LINK_LIMITS) {
             take_fresh(&reached.order, limit);
         }
+        take_fresh(&self.first, FIRST_LIMIT);
         for category in self.profile.categories.iter().take(CATEGORY_LIMIT) {
             take_fresh(self.tables.category_popular(category.node.name), CATEGORY_ITEM_LIMITS[0]);
             take_fresh(self.tables.category_first(category.node.name), CATEGORY_ITEM_LIMITS[1]);
@@ -282,8 +315,16 @@ impl Collector<'_> {
             features[recent as usize] = sums[1];
         }
         let regression = &self.reached[0];
+        if let Some(rank) = self.first_ranks.get(&row) {
+            features[P::regression_first_rank as usize] = *rank as f32;
+        }
         if let Some(sums) = regression.sums(row) {
-            features[P::regression_share as usize] = sums[0] / regression.best.max(f32::MIN_POSITIVE);
+            let linked = linked_log(sums[1]);
+            set_all(features, &[
+                (P::regression_share, sums[0] / regression.best.max(f32::MIN_POSITIVE)),
+                (P::regression_log, linked),
+                (P::regression_first_log, linked + first_log(&self.tables.rows()[row as usize])),
+            ]);
         }
     }
 
@@ -335,6 +376,7 @@ impl Collector<'_> {
             (P::interest_short_log, known.interest_short.ln_1p()),
             (P::category_first_share, known.category_first_share),
             (P::first_buyers_rank, self.tables.first_rank(row) as f32),
+            (P::first_popularity_log, first_log(known)),
         ]);
     }
 

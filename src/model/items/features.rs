@@ -34,7 +34,7 @@ features! {
         seen_short_log, seen_count_log, seen_silent_days_log, seen_rank,
     }
     neighbours {
-        regression, regression_rank, regression_recent, regression_share,
+        regression, regression_rank, regression_recent, regression_share, regression_log, regression_first_log, regression_first_rank,
         common, common_rank, common_recent, alike, alike_recent,
     }
     category {
@@ -45,7 +45,7 @@ features! {
     popularity {
         popularity_short_log, popularity_long_log, popularity_trend, buyers_log, buyers_window_log, buyers_recent_log,
         first_buyers_window_log, first_buyers_recent_log, return_share, repeat_share, item_gap_days_log,
-        item_age_days_log, interest_short_log, category_first_share, first_buyers_rank,
+        item_age_days_log, interest_short_log, category_first_share, first_buyers_rank, first_popularity_log,
     }
     user {
         user_days_log, user_recent_days, user_lines_a_day_log, user_repeat_share, user_silent_days_log,

@@ -159,14 +159,14 @@ fn interleaved(members: &[ForestParts]) -> ForestParts {
 }
 
 /// Weights for shops without enough history to grow trees: own habit, then neighbours, then popularity; of unbought items
-/// what is newly bought most, and neighbours.
+/// what neighbours and first buyers say.
 fn rule(kind: ListKind) -> Vec<f32> {
     let weight_of = |name: &str| match (kind, name) {
         (ListKind::Items, "own_long_log") => 2.0,
-        (_, "own_short_log" | "regression_share" | "seen_short_log") => 1.0,
+        (_, "seen_short_log") | (ListKind::Items, "own_short_log" | "regression_share") => 1.0,
         (ListKind::Items, "popularity_short_log") => 0.3,
         (_, "popularity_long_log" | "alike") => 0.1,
-        (ListKind::Discoveries, "first_buyers_window_log" | "first_buyers_recent_log") => 0.4,
+        (ListKind::Discoveries, "regression_log" | "first_popularity_log") => 1.0,
         (_, "interest_short_log") => 0.05,
         _ => 0.0,
     };
