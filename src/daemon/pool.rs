@@ -62,9 +62,8 @@ pub fn open(config: &Config) -> anyhow::Result<Scoring> {
 /// The recency rule, with the items of the bundle that the model would use, where there is one.
 fn recency(config: &Config) -> Scoring {
     let scorer = RecencyScorer::new(config.scoring.recency_churn_days, config.scoring.recency_purchase_days);
-    let bundle = ModelStore::at(&config.scoring.models)
-        .champion_folder(&config.scoring.bundle)
-        .and_then(|folder| load(&folder));
+    let bundle =
+        ModelStore::at(&config.scoring.models).champion_folder(&config.scoring.bundle).and_then(|folder| load(&folder));
     let items = match bundle {
         Ok(bundle) => bundle.items.clone(),
         Err(error) => {

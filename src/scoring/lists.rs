@@ -34,11 +34,8 @@ fn own(graph: &ExpandedGraph, view: View, wanted: impl Fn(NameHash) -> bool) -> 
     let mut nodes: Vec<_> = nodes.iter().filter(|node| wanted(node.name)).collect();
     nodes.sort_unstable_by_key(|node| std::cmp::Reverse((node.count, node.last_s, node.name)));
     #[expect(clippy::cast_precision_loss, reason = "a score for comparing places of one list")]
-    let place = |node: &crate::graph::Node| RankedItem {
-        item: node.name,
-        score: node.count as f32,
-        reason: ItemReason::Habit,
-    };
+    let place =
+        |node: &crate::graph::Node| RankedItem { item: node.name, score: node.count as f32, reason: ItemReason::Habit };
     nodes.into_iter().take(LIST_LENGTH).map(place).collect()
 }
 

@@ -70,7 +70,8 @@ impl RecencyScorer {
             let mut list: Vec<RankedItem> = first.into_iter().collect();
             let taken = first.map(|place| place.item);
             let tables = self.items.as_ref().map(|items| items.tables());
-            let popular = tables.into_iter().flat_map(|tables| tables.popular().iter().map(|row| &tables.rows()[*row as usize]));
+            let popular =
+                tables.into_iter().flat_map(|tables| tables.popular().iter().map(|row| &tables.rows()[*row as usize]));
             let fresh = popular.filter(|row| Some(row.item) != taken && wanted(row.item));
             list.extend(fresh.take(LIST_LENGTH - list.len()).map(|row| RankedItem {
                 item: row.item,

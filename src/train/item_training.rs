@@ -67,7 +67,7 @@ impl Default for ItemOptions {
         Self {
             tables: TableOptions::default(),
             ranker: RankerOptions::default(),
-            max_windows: 7,
+            max_windows: 6,
             max_lists: 12_000,
             max_table_users: 40_000,
             seed: 1,
@@ -115,10 +115,7 @@ pub fn train_items(
     let (discoveries, discoveries_report) = fit_ranker(discoveries, ListKind::Discoveries, &ranker_options, report);
     report("item tables of the newest moment");
     let tables = tables_at(history, end_ms, window_ms, catalogue, options)?;
-    Ok(TrainedItems {
-        model: ItemModel::new(tables, items, discoveries),
-        rankers: [items_report, discoveries_report],
-    })
+    Ok(TrainedItems { model: ItemModel::new(tables, items, discoveries), rankers: [items_report, discoveries_report] })
 }
 
 fn tables_at(
@@ -180,7 +177,8 @@ fn lists_at(
         let known: HashSet<NameHash> = items.bought.iter().map(|node| node.name).collect();
         let fresh = count(bought.difference(&known).count());
         let user = u64::try_from(pair[0].user).unwrap_or_default();
-        let seed = (options.seed.wrapping_mul(1_000_003) ^ user).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ at_ms.unsigned_abs();
+        let seed =
+            (options.seed.wrapping_mul(1_000_003) ^ user).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ at_ms.unsigned_abs();
         lists[0].push(&set, bought, count(bought.len()), ListKind::Items, seed);
         lists[1].push(&set, bought, fresh, ListKind::Discoveries, seed);
     }

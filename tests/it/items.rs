@@ -17,7 +17,10 @@ use undercurrent::{
     },
     generate::{EventFormat, GenerateParams, json_records, write_files},
     graph::{GraphParams, KindSet, UserGraph},
-    model::{Bundle, items::{ItemModel, UserItems}},
+    model::{
+        Bundle,
+        items::{ItemModel, UserItems},
+    },
     score::{ItemReason, ScoreRequest, Scored},
     scoring::{Pool, PoolSettings, RecencyScorer, Scorer},
     train::{bundle::train_bundle, evaluate, evaluate::EvaluateOptions, schedule::Horizons},
@@ -132,7 +135,8 @@ fn no_list_is_empty(model: &ItemModel, scored: &Scored, graph: &UserGraph, what:
             match place.reason {
                 ItemReason::Habit => assert!(touched.contains(&place.item), "{what}: a habit of nothing"),
                 ItemReason::Category => {
-                    let category = model.tables().row(place.item).map(|row| model.tables().rows()[row as usize].category);
+                    let category =
+                        model.tables().row(place.item).map(|row| model.tables().rows()[row as usize].category);
                     let known = own.categories.iter().any(|node| Some(node.name) == category);
                     assert!(known || touched.contains(&place.item), "{what}: a category the user never bought in");
                 }
@@ -166,8 +170,14 @@ fn the_daemon_serves_the_lists_of_the_evaluation_and_none_is_empty() {
         no_list_is_empty(&model, &scored, &graph, &user);
         no_list_is_empty(&model, &score(&recency, graph.clone(), at_ms), &graph, "recency");
         if let Some([items, discoveries]) = predicted.get(&user) {
-            let texts = |list: &[undercurrent::score::RankedItem]| list.iter().map(|place| text(place.item)).collect::<Vec<_>>();
-            assert_eq!((texts(&scored.items), texts(&scored.discoveries)), (items.clone(), discoveries.clone()), "{user}");
+            let texts = |list: &[undercurrent::score::RankedItem]| {
+                list.iter().map(|place| text(place.item)).collect::<Vec<_>>()
+            };
+            assert_eq!(
+                (texts(&scored.items), texts(&scored.discoveries)),
+                (items.clone(), discoveries.clone()),
+                "{user}"
+            );
             compared += 1;
         }
     }
@@ -198,9 +208,12 @@ fn the_daemon_serves_the_lists_of_the_evaluation_and_none_is_empty() {
 #[test]
 fn without_a_bundle_the_recency_rule_names_what_is_in_the_graph() {
     let mut graph = UserGraph::default();
-    for (kind, item, time_ms) in
-        [(EventKind::View, "a", 1), (EventKind::View, "b", 2), (EventKind::Purchase, "a", 3), (EventKind::Purchase, "c", 4)]
-    {
+    for (kind, item, time_ms) in [
+        (EventKind::View, "a", 1),
+        (EventKind::View, "b", 2),
+        (EventKind::Purchase, "a", 3),
+        (EventKind::Purchase, "c", 4),
+    ] {
         graph.view_mut(kind.view()).fold(&event(kind, item, time_ms * DAY_MS), &params());
     }
     let scored = score(&RecencyScorer::default(), graph, 9 * DAY_MS);

@@ -58,7 +58,8 @@ impl CandidateSet {
         let as_of_s = as_of_ms.div_euclid(1_000);
         let profile = Profile::of(user, as_of_s, tables.half_life_days(), tables.window_days());
         let links = tables.links();
-        let reached = [&links.regression, &links.common, &links.alike].map(|links| Reached::of(tables, links, &profile));
+        let reached =
+            [&links.regression, &links.common, &links.alike].map(|links| Reached::of(tables, links, &profile));
         let first = first_order(tables, &reached[0], &profile);
         let first_ranks = first.iter().enumerate().map(|(rank, row)| (*row, rank)).collect();
         Collector { tables, as_of_s, profile, reached, first, first_ranks }.collect()
@@ -188,12 +189,15 @@ impl Collector<'_> {
                 self.habit_features(own, &mut features);
             }
             if let Some(seen) = seen {
-                set_all(&mut features, &[
-                    (P::seen_short_log, seen.short.ln_1p()),
-                    (P::seen_count_log, (seen.node.count as f32).ln_1p()),
-                    (P::seen_silent_days_log, seen.silent_days.ln_1p()),
-                    (P::seen_rank, seen.short_rank as f32),
-                ]);
+                set_all(
+                    &mut features,
+                    &[
+                        (P::seen_short_log, seen.short.ln_1p()),
+                        (P::seen_count_log, (seen.node.count as f32).ln_1p()),
+                        (P::seen_silent_days_log, seen.silent_days.ln_1p()),
+                        (P::seen_rank, seen.short_rank as f32),
+                    ],
+                );
             }
             if let Some(row) = row {
                 self.link_features(row, &mut features);
@@ -251,16 +255,19 @@ impl Collector<'_> {
 
     fn user_features(&self, features: &mut Row) {
         let user = &self.profile;
-        set_all(features, &[
-            (P::user_days_log, user.days.ln_1p()),
-            (P::user_recent_days, user.recent_days),
-            (P::user_lines_a_day_log, user.lines_a_day.ln_1p()),
-            (P::user_repeat_share, user.repeat_share),
-            (P::user_silent_days_log, user.silent_days.ln_1p()),
-            (P::user_gap_days_log, user.gap_days.ln_1p()),
-            (P::user_fresh_share, user.fresh_share),
-            (P::user_items_log, (user.bought.len() as f32).ln_1p()),
-        ]);
+        set_all(
+            features,
+            &[
+                (P::user_days_log, user.days.ln_1p()),
+                (P::user_recent_days, user.recent_days),
+                (P::user_lines_a_day_log, user.lines_a_day.ln_1p()),
+                (P::user_repeat_share, user.repeat_share),
+                (P::user_silent_days_log, user.silent_days.ln_1p()),
+                (P::user_gap_days_log, user.gap_days.ln_1p()),
+                (P::user_fresh_share, user.fresh_share),
+                (P::user_items_log, (user.bought.len() as f32).ln_1p()),
+            ],
+        );
     }
 
     fn habit_features(&self, own: &Own, features: &mut Row) {
@@ -269,34 +276,43 @@ impl Collector<'_> {
         let long_share = own.long / user.bought_sums[1].max(1e-6);
         let recent = user.recent(own.node.name);
         let window = self.tables.window_days();
-        set_all(features, &[
-            (P::own_count_log, count.ln_1p()),
-            (P::own_short_log, own.short.ln_1p()),
-            (P::own_long_log, own.long.ln_1p()),
-            (P::own_short_share, own.short / user.bought_sums[0].max(1e-6)),
-            (P::own_long_share, long_share),
-            (P::own_short_rank, own.short_rank as f32),
-            (P::own_long_rank, own.long_rank as f32),
-            (P::own_silent_days_log, own.silent_days.ln_1p()),
-            (P::own_age_days_log, self.days_since(own.node.first_s).ln_1p()),
-            (P::own_day_share, count / user.days.max(1.0)),
-            (P::own_newest_days, recent.days[0] as f32),
-            (P::own_recent_days, recent.days[1] as f32),
-            (P::in_last_basket, f32::from(u8::from(own.node.last_s / 86_400 == user.last_basket_s / 86_400))),
-            (P::own_expected_log, (long_share * user.lines_a_window).ln_1p()),
-        ]);
+        set_all(
+            features,
+            &[
+                (P::own_count_log, count.ln_1p()),
+                (P::own_short_log, own.short.ln_1p()),
+                (P::own_long_log, own.long.ln_1p()),
+                (P::own_short_share, own.short / user.bought_sums[0].max(1e-6)),
+                (P::own_long_share, long_share),
+                (P::own_short_rank, own.short_rank as f32),
+                (P::own_long_rank, own.long_rank as f32),
+                (P::own_silent_days_log, own.silent_days.ln_1p()),
+                (P::own_age_days_log, self.days_since(own.node.first_s).ln_1p()),
+                (P::own_day_share, count / user.days.max(1.0)),
+                (P::own_newest_days, recent.days[0] as f32),
+                (P::own_recent_days, recent.days[1] as f32),
+                (P::in_last_basket, f32::from(u8::from(own.node.last_s / 86_400 == user.last_basket_s / 86_400))),
+                (P::own_expected_log, (long_share * user.lines_a_window).ln_1p()),
+            ],
+        );
         if let Some(gap) = own.gap_days() {
-            set_all(features, &[
-                (P::own_gap_days_log, gap.ln_1p()),
-                (P::own_overdue, (own.silent_days + 0.5) / (gap + 0.5)),
-                (P::own_hazard, 1.0 - (-window / gap.max(0.5)).exp()),
-            ]);
+            set_all(
+                features,
+                &[
+                    (P::own_gap_days_log, gap.ln_1p()),
+                    (P::own_overdue, (own.silent_days + 0.5) / (gap + 0.5)),
+                    (P::own_hazard, 1.0 - (-window / gap.max(0.5)).exp()),
+                ],
+            );
         }
         if let Some(gap) = recent.last_gap_days() {
-            set_all(features, &[
-                (P::own_last_gap_days_log, gap.ln_1p()),
-                (P::own_last_overdue, (own.silent_days + 0.5) / (gap + 0.5)),
-            ]);
+            set_all(
+                features,
+                &[
+                    (P::own_last_gap_days_log, gap.ln_1p()),
+                    (P::own_last_overdue, (own.silent_days + 0.5) / (gap + 0.5)),
+                ],
+            );
         }
     }
 
@@ -320,29 +336,38 @@ impl Collector<'_> {
         }
         if let Some(sums) = regression.sums(row) {
             let linked = linked_log(sums[1]);
-            set_all(features, &[
-                (P::regression_share, sums[0] / regression.best.max(f32::MIN_POSITIVE)),
-                (P::regression_log, linked),
-                (P::regression_first_log, linked + first_log(&self.tables.rows()[row as usize])),
-            ]);
+            set_all(
+                features,
+                &[
+                    (P::regression_share, sums[0] / regression.best.max(f32::MIN_POSITIVE)),
+                    (P::regression_log, linked),
+                    (P::regression_first_log, linked + first_log(&self.tables.rows()[row as usize])),
+                ],
+            );
         }
     }
 
     fn category_features(&self, habit: &Own, own: Option<&Own>, known: Option<&ItemRow>, features: &mut Row) {
         let user = &self.profile;
         let long_share = habit.long / user.category_sums[1].max(1e-6);
-        set_all(features, &[
-            (P::category_long_share, long_share),
-            (P::category_short_share, habit.short / user.category_sums[0].max(1e-6)),
-            (P::category_silent_days_log, habit.silent_days.ln_1p()),
-            (P::category_day_share, habit.node.count as f32 / user.days.max(1.0)),
-            (P::category_own_items_log, (user.items_in(habit.node.name) as f32).ln_1p()),
-        ]);
+        set_all(
+            features,
+            &[
+                (P::category_long_share, long_share),
+                (P::category_short_share, habit.short / user.category_sums[0].max(1e-6)),
+                (P::category_silent_days_log, habit.silent_days.ln_1p()),
+                (P::category_day_share, habit.node.count as f32 / user.days.max(1.0)),
+                (P::category_own_items_log, (user.items_in(habit.node.name) as f32).ln_1p()),
+            ],
+        );
         if let Some(gap) = habit.gap_days() {
-            set_all(features, &[
-                (P::category_gap_days_log, gap.ln_1p()),
-                (P::category_overdue, (habit.silent_days + 0.5) / (gap + 0.5)),
-            ]);
+            set_all(
+                features,
+                &[
+                    (P::category_gap_days_log, gap.ln_1p()),
+                    (P::category_overdue, (habit.silent_days + 0.5) / (gap + 0.5)),
+                ],
+            );
         }
         if let Some(known) = known {
             let expected = long_share * known.category_share * user.lines_a_window;
@@ -350,34 +375,40 @@ impl Collector<'_> {
         }
         if let Some(own) = own {
             let since = (habit.node.last_s.saturating_sub(own.node.last_s)) as f32 / 86_400.0;
-            set_all(features, &[
-                (P::category_own_share, own.long / habit.long.max(1e-6)),
-                (P::category_since_days_log, since.ln_1p()),
-            ]);
+            set_all(
+                features,
+                &[
+                    (P::category_own_share, own.long / habit.long.max(1e-6)),
+                    (P::category_since_days_log, since.ln_1p()),
+                ],
+            );
         }
     }
 
     fn item_features(&self, row: u32, known: &ItemRow, features: &mut Row) {
-        set_all(features, &[
-            (P::category_item_share, known.category_share),
-            (P::category_item_rank, self.tables.category_rank(row) as f32),
-            (P::popularity_short_log, known.popularity_short.ln_1p()),
-            (P::popularity_long_log, known.popularity_long.ln_1p()),
-            (P::popularity_trend, known.popularity_short.ln_1p() - known.popularity_long.ln_1p()),
-            (P::buyers_log, known.buyers.ln_1p()),
-            (P::buyers_window_log, known.buyers_window.ln_1p()),
-            (P::buyers_recent_log, known.buyers_recent.ln_1p()),
-            (P::first_buyers_window_log, known.first_buyers_window.ln_1p()),
-            (P::first_buyers_recent_log, known.first_buyers_recent.ln_1p()),
-            (P::return_share, known.return_share),
-            (P::repeat_share, known.repeat_share),
-            (P::item_gap_days_log, known.gap_days.ln_1p()),
-            (P::item_age_days_log, known.age_days.ln_1p()),
-            (P::interest_short_log, known.interest_short.ln_1p()),
-            (P::category_first_share, known.category_first_share),
-            (P::first_buyers_rank, self.tables.first_rank(row) as f32),
-            (P::first_popularity_log, first_log(known)),
-        ]);
+        set_all(
+            features,
+            &[
+                (P::category_item_share, known.category_share),
+                (P::category_item_rank, self.tables.category_rank(row) as f32),
+                (P::popularity_short_log, known.popularity_short.ln_1p()),
+                (P::popularity_long_log, known.popularity_long.ln_1p()),
+                (P::popularity_trend, known.popularity_short.ln_1p() - known.popularity_long.ln_1p()),
+                (P::buyers_log, known.buyers.ln_1p()),
+                (P::buyers_window_log, known.buyers_window.ln_1p()),
+                (P::buyers_recent_log, known.buyers_recent.ln_1p()),
+                (P::first_buyers_window_log, known.first_buyers_window.ln_1p()),
+                (P::first_buyers_recent_log, known.first_buyers_recent.ln_1p()),
+                (P::return_share, known.return_share),
+                (P::repeat_share, known.repeat_share),
+                (P::item_gap_days_log, known.gap_days.ln_1p()),
+                (P::item_age_days_log, known.age_days.ln_1p()),
+                (P::interest_short_log, known.interest_short.ln_1p()),
+                (P::category_first_share, known.category_first_share),
+                (P::first_buyers_rank, self.tables.first_rank(row) as f32),
+                (P::first_popularity_log, first_log(known)),
+            ],
+        );
     }
 
     fn days_since(&self, then_s: u32) -> f32 {

@@ -35,7 +35,9 @@ pub(super) fn find(titles: &[&str], count: usize, threads: usize) -> Links {
     // In the order of the words, so that sums are made in one order.
     let mut known: Vec<(String, Vec<u32>)> = rows_of
         .into_iter()
-        .filter(|(_, rows)| rows.len() > 1 && rows.len() <= MAX_ITEMS_A_WORD && rows.len() as f32 <= MAX_SHARE * total + 1.0)
+        .filter(|(_, rows)| {
+            rows.len() > 1 && rows.len() <= MAX_ITEMS_A_WORD && rows.len() as f32 <= MAX_SHARE * total + 1.0
+        })
         .collect();
     known.sort_unstable_by(|left, right| left.0.cmp(&right.0));
     let mut words_of: Vec<Vec<(usize, f32)>> = vec![Vec::new(); titles.len()];

@@ -163,10 +163,11 @@ fn interleaved(members: &[ForestParts]) -> ForestParts {
 fn rule(kind: ListKind) -> Vec<f32> {
     let weight_of = |name: &str| match (kind, name) {
         (ListKind::Items, "own_long_log") => 2.0,
-        (_, "seen_short_log") | (ListKind::Items, "own_short_log" | "regression_share") => 1.0,
+        (_, "seen_short_log")
+        | (ListKind::Items, "own_short_log" | "regression_share")
+        | (ListKind::Discoveries, "regression_log" | "first_popularity_log") => 1.0,
         (ListKind::Items, "popularity_short_log") => 0.3,
         (_, "popularity_long_log" | "alike") => 0.1,
-        (ListKind::Discoveries, "regression_log" | "first_popularity_log") => 1.0,
         (_, "interest_short_log") => 0.05,
         _ => 0.0,
     };

@@ -43,7 +43,14 @@ pub struct RankExamples {
 
 impl RankExamples {
     /// Adds the list of one user who bought something; `seed` draws the candidates that are left out.
-    pub fn push(&mut self, set: &CandidateSet, bought: &HashSet<NameHash>, truth_count: u32, kind: ListKind, seed: u64) {
+    pub fn push(
+        &mut self,
+        set: &CandidateSet,
+        bought: &HashSet<NameHash>,
+        truth_count: u32,
+        kind: ListKind,
+        seed: u64,
+    ) {
         if truth_count == 0 {
             return;
         }
@@ -53,7 +60,8 @@ impl RankExamples {
                 continue;
             }
             let hit = bought.contains(&candidate.item);
-            let draw = (NameHashBuilder::default().hash_one(candidate.item.0 ^ seed) >> 11) as f64 / (1_u64 << 53) as f64;
+            let draw =
+                (NameHashBuilder::default().hash_one(candidate.item.0 ^ seed) >> 11) as f64 / (1_u64 << 53) as f64;
             if hit || candidate.bought || candidate.seen || draw < kind.unbought_share() {
                 self.features.extend_from_slice(set.features(place));
                 self.bought.push(u8::from(hit));

@@ -1,17 +1,22 @@
 //! Links by regression: each item on all items of a user, in closed form (EASE, Steck 2019).
 //!
-//! With X the users' items, B = −P / diag P off the diagonal and P = (XᵀX + λ)⁻¹. Where there are more items than users,
-//! P = (1 − Xᵀ (XXᵀ + λ)⁻¹ X) / λ needs an inverse of the size of the users only.
+//! With X the users' items, `B = −P / diag P` off the diagonal and `P = (XᵀX + λ)⁻¹`. Where there are more items than users,
+//! `P = (1 − Xᵀ (XXᵀ + λ)⁻¹ X) / λ` needs an inverse of the size of the users only.
 
 #![expect(clippy::cast_precision_loss, reason = "counts of users and rows")]
 
 use candle_core::Result;
 
 use super::{LinkPiece, inverse::invert};
-use crate::{model::items::Links, train::parallel};
+use crate::{
+    model::items::{ItemTables, Links},
+    train::parallel,
+};
 
 /// Largest matrix inverted: users beyond are thinned evenly.
 const MAX_SIZE: usize = 4_096;
+/// Rows that links lead from and to: those with the most buyers, which come first. The cost grows with their square.
+const MAX_ROWS: usize = 10_000;
 /// λ in units of the mean squared length of a row's column.
 const RIDGE: f32 = 8.0;
 const MIN_RIDGE: f32 = 10.0;
@@ -24,12 +29,20 @@ pub(super) fn find(baskets: &[Vec<(u32, f32)>], row_count: usize, count: usize, 
     if row_count == 0 || count == 0 {
         return Ok(Links::default());
     }
-    if row_count <= MAX_SIZE && row_count <= baskets.len() {
-        return by_items(baskets, row_count, count, threads);
-    }
-    let step = baskets.len().div_ceil(MAX_SIZE).max(1);
-    let kept: Vec<&Vec<(u32, f32)>> = baskets.iter().step_by(step).collect();
-    by_users(&kept, row_count, count, threads)
+    let linked = row_count.min(MAX_ROWS);
+    let mut links = if linked <= MAX_SIZE && linked <= baskets.len() {
+        by_items(baskets, linked, count, threads)?
+    } else {
+        let step = baskets.len().div_ceil(MAX_SIZE).max(1);
+        let frequent = |basket: &Vec<(u32, f32)>| {
+            basket.iter().copied().filter(|(row, _)| (*row as usize) < linked).collect::<Vec<_>>()
+        };
+        let kept: Vec<Vec<(u32, f32)>> = baskets.iter().step_by(step).map(frequent).collect();
+        by_users(&kept, linked, count, threads)?
+    };
+    links.rows.resize(row_count * count, ItemTables::NO_ROW);
+    links.weights.resize(row_count * count, 0.0);
+    Ok(links)
 }
 
 fn ridge(square_sum: f32, row_count: usize) -> f32 {
@@ -55,8 +68,8 @@ fn by_items(baskets: &[Vec<(u32, f32)>], n: usize, count: usize, threads: usize)
     let pieces = parallel::map(threads, n.div_ceil(ROWS_A_PIECE), |piece| {
         let mut found = LinkPiece::default();
         for row in piece * ROWS_A_PIECE..((piece + 1) * ROWS_A_PIECE).min(n) {
-            let line = matrix[row * n..(row + 1) * n].iter().enumerate();
-            let weights = line.map(|(other, value)| (-value / matrix[other * n + other], other as u32));
+            let line = (0_u32..).zip(&matrix[row * n..(row + 1) * n]);
+            let weights = line.map(|(other, value)| (-value / matrix[other as usize * (n + 1)], other));
             let mut scored: Vec<(f32, u32)> =
                 weights.filter(|(weight, other)| *weight > 0.0 && *other as usize != row).collect();
             found.push_best(&mut scored, count);
@@ -66,12 +79,12 @@ fn by_items(baskets: &[Vec<(u32, f32)>], n: usize, count: usize, threads: usize)
     Ok(LinkPiece::join(pieces, count))
 }
 
-fn by_users(baskets: &[&Vec<(u32, f32)>], row_count: usize, count: usize, threads: usize) -> Result<Links> {
+fn by_users(baskets: &[Vec<(u32, f32)>], row_count: usize, count: usize, threads: usize) -> Result<Links> {
     let n = baskets.len();
     // Users of each row with their weights, one row after the other.
     let mut users_of: Vec<Vec<(u32, f32)>> = vec![Vec::new(); row_count];
     for (user, basket) in (0..).zip(baskets) {
-        for (row, weight) in *basket {
+        for (row, weight) in basket {
             users_of[*row as usize].push((user, *weight));
         }
     }
@@ -154,10 +167,7 @@ mod tests {
     #[test]
     fn both_sides_give_the_same_weights() {
         let baskets = baskets();
-        let (items, users) = (
-            by_items(&baskets, 12, 4, 1).unwrap(),
-            by_users(&baskets.iter().collect::<Vec<_>>(), 12, 4, 2).unwrap(),
-        );
+        let (items, users) = (by_items(&baskets, 12, 4, 1).unwrap(), by_users(&baskets, 12, 4, 2).unwrap());
         for row in 0..12 {
             let weights = |links: &Links| links.of(row).collect::<Vec<_>>();
             let (items, users) = (weights(&items), weights(&users));

@@ -171,7 +171,9 @@ impl TableBuilder {
         }
         // A name that was only looked at may be no product at all, unless it is listed or stands among products.
         let sellable = |item: &NameHash, stat: &ItemStat| {
-            stat.buyers > 0 || listed.contains_key(item) || (stat.category.is_some() && sold_in.contains_key(&stat.category))
+            stat.buyers > 0
+                || listed.contains_key(item)
+                || (stat.category.is_some() && sold_in.contains_key(&stat.category))
         };
         let mut admitted: Vec<(NameHash, &ItemStat)> =
             self.stats.iter().filter(|(item, stat)| sellable(item, stat)).map(|(item, stat)| (*item, stat)).collect();
@@ -182,7 +184,8 @@ impl TableBuilder {
         admitted.truncate(options.max_items.min(ItemModel::MAX_ROWS));
         let per_thousand = 1_000.0 / self.baskets.len().max(1) as f64;
         let scaled = |count: f64| (count * per_thousand) as f32;
-        let shrunk = |part: f64, whole: f64, prior: f64, strength: f64| ((part + prior * strength) / (whole + strength)) as f32;
+        let shrunk =
+            |part: f64, whole: f64, prior: f64, strength: f64| ((part + prior * strength) / (whole + strength)) as f32;
         let (mean_return, mean_gap) = (total[0] / total[1].max(1.0), total[2] / total[3].max(1.0));
         let row = |(item, stat): &(NameHash, &ItemStat)| {
             let category = sold_in.get(&stat.category).copied().unwrap_or_default();
@@ -201,7 +204,11 @@ impl TableBuilder {
                 return_share: shrunk(f64::from(stat.returned), f64::from(stat.holders), mean_return, 20.0),
                 repeat_share: shrunk(f64::from(stat.repeaters), f64::from(stat.buyers), 0.2, 5.0),
                 gap_days: shrunk(stat.gap_days, f64::from(stat.gaps), mean_gap, 3.0),
-                age_days: if stat.buyers > 0 { (self.as_of_s - i64::from(stat.first_s)).max(0) as f32 / 86_400.0 } else { 0.0 },
+                age_days: if stat.buyers > 0 {
+                    (self.as_of_s - i64::from(stat.first_s)).max(0) as f32 / 86_400.0
+                } else {
+                    0.0
+                },
                 interest_short: scaled(stat.interest),
                 category_share: (stat.long / category[0].max(1e-9)) as f32,
                 category_first_share: shrunk(category[1], category[2], 0.5, 5.0),
