@@ -45,6 +45,7 @@ fn options(folder: &Path, out: &str) -> EvaluateOptions {
         seed: 1,
         out: folder.join(out),
         threads: NonZeroUsize::new(2).unwrap(),
+        report: false,
     }
 }
 
@@ -58,7 +59,7 @@ fn graphs(until_ms: i64) -> HashMap<String, UserGraph> {
     let decoder = Decoder::new(EventMapping::default(), CleaningParams::default());
     let (params, mut counts) = (params(), CleaningCounts::default());
     let mut graphs: HashMap<String, UserGraph> = HashMap::new();
-    for record in json_records(&made(), usize::MAX >> 40) {
+    for record in json_records(&made(), 300_000) {
         if record.time_ms >= until_ms {
             break;
         }
@@ -68,7 +69,7 @@ fn graphs(until_ms: i64) -> HashMap<String, UserGraph> {
             timestamp_ms: record.time_ms,
         };
         let event = decoder.decode(record.view, &raw, &mut counts).unwrap();
-        graphs.entry(record.key).or_default().view_mut(record.view).fold(&event, &params);
+        graphs.entry(record.key.clone()).or_default().view_mut(record.view).fold(&event, &params);
     }
     graphs
 }

@@ -159,7 +159,7 @@ mod tests {
     fn baskets() -> Vec<Vec<(u32, f32)>> {
         let basket = |user: u32| {
             let taste = user % 2 * 6;
-            (0..6).filter(|item| (user / 2 + item) % 3 != 0).map(|item| (taste + item, 1.0)).collect()
+            (0..6).filter(|item| !(user / 2 + item).is_multiple_of(3)).map(|item| (taste + item, 1.0)).collect()
         };
         (0..60).map(basket).collect()
     }
