@@ -152,6 +152,55 @@ impl Forest {
         mean
     }
 
+    /// All trees of all `forests`: the first of each, then the second of each, and so on. Scores and bases add up.
+    ///
+    /// # Panics
+    /// When there is none, or they differ in width.
+    pub fn interleaved(forests: &[Self]) -> Self {
+        let mut all = Self::new(forests[0].width, forests.iter().map(|forest| forest.base).sum());
+        let most = forests.iter().map(Self::tree_count).max().unwrap_or(0);
+        for tree in 0..most {
+            for forest in forests.iter().filter(|forest| tree < forest.tree_count()) {
+                all.take_tree(forest, tree);
+            }
+        }
+        all
+    }
+
+    /// Appends the trees of `other`; its base is added.
+    ///
+    /// # Panics
+    /// When they differ in width.
+    pub fn append(&mut self, other: &Self) {
+        self.base += other.base;
+        for tree in 0..other.tree_count() {
+            self.take_tree(other, tree);
+        }
+    }
+
+    /// Takes the trees from `count` on away, as a forest without a base.
+    pub fn split_off(&mut self, count: usize) -> Self {
+        let mut rest = Self::new(self.width, 0.0);
+        for tree in count..self.tree_count() {
+            rest.take_tree(self, tree);
+        }
+        self.truncate(count);
+        rest
+    }
+
+    /// Copies one tree of `from` to the end.
+    fn take_tree(&mut self, from: &Self, tree: usize) {
+        assert_eq!(self.width, from.width, "trees over rows of one width");
+        let start = from.roots[tree];
+        let end = from.roots.get(tree + 1).map_or(from.nodes.len(), |end| *end as usize);
+        let to = place(self.nodes.len());
+        self.roots.push(to);
+        self.nodes.extend(from.nodes[start as usize..end].iter().map(|node| match node.feature {
+            Node::LEAF => *node,
+            _ => Node { left: node.left - start + to, ..*node },
+        }));
+    }
+
     /// Score of a row before any tree.
     pub fn base(&self) -> f64 {
         self.base
@@ -209,11 +258,19 @@ impl Forest {
         if parts.roots.iter().any(|root| *root as usize >= count) {
             return Err(ForestError::Shape("a root lies outside the nodes"));
         }
+        if !parts.roots.is_sorted_by(|left, right| left < right) || parts.roots.first().map_or(0, |first| *first) != 0 {
+            return Err(ForestError::Shape("the roots do not divide the nodes into trees"));
+        }
+        let mut ends = parts.roots.iter().skip(1).map(|end| *end as usize).chain([count]);
+        let mut end = ends.next().unwrap_or(count);
         let mut nodes = Vec::with_capacity(count);
         for (node, ((feature, threshold), left)) in
             parts.features.iter().zip(&parts.thresholds).zip(&parts.lefts).enumerate()
         {
             let refuse = |what| Err(ForestError::Node { node, what });
+            if node == end {
+                end = ends.next().unwrap_or(count);
+            }
             if !threshold.is_finite() {
                 return refuse("its number is not finite");
             }
@@ -221,8 +278,8 @@ impl Forest {
                 if (feature & !Node::MISSING_LEFT) as usize >= parts.width {
                     return refuse("it asks for a feature that rows do not have");
                 }
-                if *left as usize <= node || *left as usize + 1 >= count {
-                    return refuse("its children lie outside or before it");
+                if *left as usize <= node || *left as usize + 1 >= end {
+                    return refuse("its children lie outside its tree or before it");
                 }
             }
             nodes.push(Node { feature: *feature, threshold: *threshold, left: *left });
@@ -301,6 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn trees_are_told_apart_and_joined() {
+        let (one, row) = (forest(), [1.0, 5.1]);
+        let mut first = one.clone();
+        let rest = first.split_off(1);
+        assert_eq!((first.tree_count(), rest.tree_count()), (1, 1));
+        assert!((first.score(&row) + rest.score(&row) - one.score(&row)).abs() < 1e-12);
+        let mut whole = first.clone();
+        whole.append(&rest);
+        assert_eq!(whole, one);
+        assert_eq!(first.split_off(7), Forest::new(2, 0.0));
+
+        let both = Forest::interleaved(&[rest, one.clone()]);
+        assert_eq!(both.tree_count(), 3);
+        assert!((both.score(&row) - one.score(&row) - 1.0).abs() < 1e-12);
+        assert_eq!(Forest::from_parts(&both.to_parts()).unwrap(), both);
+    }
+
+    #[test]
     fn parts_come_together_again_and_bad_ones_are_refused() {
         let parts = forest().to_parts();
         assert_eq!(Forest::from_parts(&parts).unwrap(), forest());
@@ -314,6 +389,9 @@ mod tests {
         assert!(matches!(broken(&|parts| parts.features[0] = 2), ForestError::Node { node: 0, .. }));
         assert!(matches!(broken(&|parts| parts.thresholds[1] = f32::NAN), ForestError::Node { node: 1, .. }));
         assert!(matches!(broken(&|parts| parts.roots[1] = 99), ForestError::Shape(_)));
+        assert!(matches!(broken(&|parts| parts.roots.swap(0, 1)), ForestError::Shape(_)));
+        // A tree that reaches into the next one.
+        assert!(matches!(broken(&|parts| parts.lefts[2] = 4), ForestError::Node { node: 2, .. }));
         assert!(matches!(broken(&|parts| parts.base = f64::NAN), ForestError::Shape(_)));
         assert!(matches!(broken(&|parts| parts.lefts.truncate(1)), ForestError::Shape(_)));
     }

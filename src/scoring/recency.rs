@@ -76,7 +76,7 @@ impl RecencyScorer {
             list.extend(fresh.take(LIST_LENGTH - list.len()).map(|row| RankedItem {
                 item: row.item,
                 // Below the user's own, which has 1.
-                score: row.popularity_short / (1.0 + row.popularity_short),
+                score: row.popularity() / (1.0 + row.popularity()),
                 reason: ItemReason::Popularity,
             }));
             list

@@ -24,11 +24,10 @@ impl Ranker {
     ///
     /// # Panics
     /// When either is not for [`FEATURE_WIDTH`] features.
-    pub fn new(linear: Vec<f32>, forest: &Forest) -> Self {
+    pub fn new(linear: Vec<f32>, mut forest: Forest) -> Self {
         assert_eq!((linear.len(), forest.width()), (FEATURE_WIDTH, FEATURE_WIDTH), "one place a feature");
-        let mut first = forest.clone();
-        first.truncate(FIRST_TREES);
-        Self { linear, first, rest: without_first(forest) }
+        let rest = forest.split_off(FIRST_TREES);
+        Self { linear, first: forest, rest }
     }
 
     /// Trees.
@@ -74,7 +73,9 @@ impl Ranker {
 
     /// Weights and trees as plain arrays.
     pub(super) fn to_parts(&self) -> (&[f32], ForestParts) {
-        (&self.linear, joined(&self.first, &self.rest))
+        let mut forest = self.first.clone();
+        forest.append(&self.rest);
+        (&self.linear, forest.to_parts())
     }
 
     /// Puts a ranker together; nothing is trusted.
@@ -82,35 +83,6 @@ impl Ranker {
         if linear.len() != FEATURE_WIDTH || forest.width != FEATURE_WIDTH {
             return Err(ForestError::Shape("not for the features of this program"));
         }
-        Ok(Self::new(linear, &Forest::from_parts(forest)?))
+        Ok(Self::new(linear, Forest::from_parts(forest)?))
     }
-}
-
-/// The trees after the first ones, without a base.
-fn without_first(forest: &Forest) -> Forest {
-    let mut parts = forest.to_parts();
-    let none = || Forest::new(FEATURE_WIDTH, 0.0);
-    let Some(start) = parts.roots.get(FIRST_TREES).copied() else { return none() };
-    parts.base = 0.0;
-    parts.roots.drain(..FIRST_TREES);
-    let cut = start as usize;
-    for place in parts.roots.iter_mut().chain(&mut parts.lefts) {
-        *place = place.saturating_sub(start);
-    }
-    parts.features.drain(..cut);
-    parts.thresholds.drain(..cut);
-    parts.lefts.drain(..cut);
-    Forest::from_parts(&parts).unwrap_or_else(|_| none())
-}
-
-/// One forest of two.
-fn joined(first: &Forest, rest: &Forest) -> ForestParts {
-    let (mut parts, more) = (first.to_parts(), rest.to_parts());
-    let shift = u32::try_from(parts.features.len()).unwrap_or(u32::MAX);
-    parts.roots.extend(more.roots.iter().map(|root| root + shift));
-    // A leaf has no children: its place is never read.
-    parts.lefts.extend(more.lefts.iter().map(|left| if *left == 0 { 0 } else { left + shift }));
-    parts.features.extend(more.features);
-    parts.thresholds.extend(more.thresholds);
-    parts
 }

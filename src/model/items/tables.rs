@@ -54,6 +54,11 @@ pub struct ItemRow {
 }
 
 impl ItemRow {
+    /// What popular items are ordered by: interest decides among what nobody bought.
+    pub fn popularity(&self) -> f32 {
+        self.popularity_short + 0.2 * self.popularity_long + 1e-3 * self.interest_short
+    }
+
     /// Numbers of a row.
     pub(super) const VALUES: usize = 14;
 
@@ -215,8 +220,7 @@ impl ItemTables {
             order.sort_by(|left, right| key(right).0.total_cmp(&key(left).0).then(key(left).1.cmp(&key(right).1)));
             order
         };
-        // Interest decides among what nobody bought.
-        let by_all = order(&|item| item.popularity_short + 0.2 * item.popularity_long + 1e-3 * item.interest_short);
+        let by_all = order(&ItemRow::popularity);
         let by_first = order(&|item| {
             item.first_buyers_window + 0.25 * item.first_buyers_recent + 1e-2 * item.buyers + 1e-3 * item.interest_short
         });

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::lists::{ListKind, RankExamples};
 use crate::{
     model::{
-        Forest, ForestParts,
+        Forest,
         items::{FEATURE_NAMES, FEATURE_WIDTH, Ranker},
     },
     train::trees::{Bins, BoostSettings, LambdaRank, Sample, Watch, boost},
@@ -67,7 +67,7 @@ pub fn fit_ranker(
     let newest_count = windows.first().map_or(0, RankExamples::list_count);
     let useful: Vec<usize> = windows.iter().map(RankExamples::useful_count).collect();
     if useful.iter().sum::<usize>() < ENOUGH_LISTS {
-        return (Ranker::new(rule(kind), &none()), None);
+        return (Ranker::new(rule(kind), none()), None);
     }
     let mut all = RankExamples::default();
     for window in windows {
@@ -80,12 +80,11 @@ pub fn fit_ranker(
     if useful.iter().skip(1).sum::<usize>() >= ENOUGH_LISTS && useful[0] > 0 {
         let held_out = all.head(newest_count);
         let start = newest.last().map_or(0, |list| list.end);
-        let quality = |scores: &[f64]| held_out.quality(|place| scores[place]);
         let watched: Vec<u32> = rows(&(0..start));
-        let loss = |scores: &[f64]| -quality(scores).iter().sum::<f64>();
+        let loss = |scores: &[f64]| -held_out.smooth_quality(|place| scores[place]);
         let watch = Watch { rows: &watched, loss: &loss };
         let boosted = fit(&bins, &all, start..all.bought().len(), past, Some(&watch), &settings);
-        let rule = Ranker::new(rule(kind), &none());
+        let rule = Ranker::new(rule(kind), none());
         let score = |place: usize| boosted.0.score(held_out.row(place));
         let measured = RankerReport {
             trees: held_out.quality(score),
@@ -105,14 +104,13 @@ pub fn fit_ranker(
     } else {
         settings.max_trees = settings.max_trees.min(40);
     }
-    let members: Vec<ForestParts> = (0..options.members.max(1) as u64)
+    let members: Vec<Forest> = (0..options.members.max(1) as u64)
         .map(|member| {
             let settings = BoostSettings { seed: settings.seed.wrapping_mul(1_000).wrapping_add(member), ..settings };
-            fit(&bins, &all, 0..all.bought().len(), all.lists(), None, &settings).0.to_parts()
+            fit(&bins, &all, 0..all.bought().len(), all.lists(), None, &settings).0
         })
         .collect();
-    let forest = Forest::from_parts(&interleaved(&members)).unwrap_or_else(|_| none());
-    (Ranker::new(vec![0.0; FEATURE_WIDTH], &forest), found)
+    (Ranker::new(vec![0.0; FEATURE_WIDTH], Forest::interleaved(&members)), found)
 }
 
 fn fit(
@@ -129,7 +127,12 @@ fn fit(
     for (number, list) in (0..).zip(&shifted) {
         groups[list.clone()].fill(number);
     }
-    let objective = LambdaRank { relevance: &all.bought()[range.clone()], lists: &shifted, truncation: 20 };
+    let objective = LambdaRank {
+        relevance: &all.bought()[range.clone()],
+        weights: &all.weights()[range.clone()],
+        lists: &shifted,
+        truncation: 20,
+    };
     let rows = rows(&range);
     let boosted = boost(bins, Sample { rows: &rows, groups: &groups }, &objective, watch, settings);
     (boosted.forest, boosted.loss)
@@ -137,25 +140,6 @@ fn fit(
 
 fn rows(range: &Range<usize>) -> Vec<u32> {
     range.clone().map(|row| u32::try_from(row).unwrap_or(u32::MAX)).collect()
-}
-
-/// All trees of all members: the first of each, then the second of each, and so on. Ranks by the sum of the members.
-fn interleaved(members: &[ForestParts]) -> ForestParts {
-    let mut all = ForestParts { width: FEATURE_WIDTH, ..ForestParts::default() };
-    let most = members.iter().map(|member| member.roots.len()).max().unwrap_or(0);
-    for tree in 0..most {
-        for member in members.iter().filter(|member| tree < member.roots.len()) {
-            let start = member.roots[tree] as usize;
-            let end = member.roots.get(tree + 1).map_or(member.features.len(), |root| *root as usize);
-            let shift = u32::try_from(all.features.len()).unwrap_or(u32::MAX);
-            all.roots.push(shift);
-            let left = |left: &u32| if *left == 0 { 0 } else { left - member.roots[tree] + shift };
-            all.lefts.extend(member.lefts[start..end].iter().map(left));
-            all.features.extend_from_slice(&member.features[start..end]);
-            all.thresholds.extend_from_slice(&member.thresholds[start..end]);
-        }
-    }
-    all
 }
 
 /// Weights for shops without enough history to grow trees: own habit, then neighbours, then popularity; of unbought items

@@ -22,7 +22,7 @@ pub enum ListKind {
 impl ListKind {
     /// Share of the candidates that were not bought, neither then nor before, that are learned from: most of them are
     /// easily told apart, and all of them would take gigabytes.
-    fn unbought_share(self) -> f64 {
+    fn unbought_share(self) -> f32 {
         match self {
             Self::Items => 0.25,
             Self::Discoveries => 0.5,
@@ -36,6 +36,8 @@ pub struct RankExamples {
     /// `candidates × FEATURE_WIDTH`.
     features: Vec<f32>,
     bought: Vec<u8>,
+    /// Candidates each one stands for: more than 1 where others like it were left out.
+    weights: Vec<f32>,
     lists: Vec<Range<usize>>,
     /// Items each user bought in all, also those that were no candidates.
     truth_count: Vec<u32>,
@@ -61,10 +63,12 @@ impl RankExamples {
             }
             let hit = bought.contains(&candidate.item);
             let draw =
-                (NameHashBuilder::default().hash_one(candidate.item.0 ^ seed) >> 11) as f64 / (1_u64 << 53) as f64;
-            if hit || candidate.bought || candidate.seen || draw < kind.unbought_share() {
+                (NameHashBuilder::default().hash_one(candidate.item.0 ^ seed) >> 11) as f32 / (1_u64 << 53) as f32;
+            let is_certain = hit || candidate.bought || candidate.seen;
+            if is_certain || draw < kind.unbought_share() {
                 self.features.extend_from_slice(set.features(place));
                 self.bought.push(u8::from(hit));
+                self.weights.push(if is_certain { 1.0 } else { kind.unbought_share().recip() });
             }
         }
         self.lists.push(start..self.bought.len());
@@ -76,6 +80,7 @@ impl RankExamples {
         let start = self.bought.len();
         self.features.extend_from_slice(&other.features);
         self.bought.extend_from_slice(&other.bought);
+        self.weights.extend_from_slice(&other.weights);
         self.lists.extend(other.lists.iter().map(|list| list.start + start..list.end + start));
         self.truth_count.extend_from_slice(&other.truth_count);
     }
@@ -87,6 +92,7 @@ impl RankExamples {
         Self {
             features: self.features[..end * FEATURE_WIDTH].to_vec(),
             bought: self.bought[..end].to_vec(),
+            weights: self.weights[..end].to_vec(),
             lists: self.lists[..count].to_vec(),
             truth_count: self.truth_count[..count].to_vec(),
         }
@@ -112,6 +118,11 @@ impl RankExamples {
         &self.bought
     }
 
+    /// Candidates each one stands for.
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
     /// Features of all candidates, row by row.
     pub fn features(&self) -> &[f32] {
         &self.features
@@ -124,20 +135,48 @@ impl RankExamples {
 
     /// Mean recall@20 and NDCG@10 over all lists, by the score of each candidate.
     pub fn quality(&self, score: impl Fn(usize) -> f64) -> [f64; 2] {
-        let mut sums = [0.0; 2];
-        let mut scored: Vec<(f64, u8)> = Vec::new();
-        let discount = |place: usize| 1.0 / ((place + 2) as f64).log2();
+        let [recall, _, _, gain] = self.depths(score, [20, 10]);
+        [recall, gain]
+    }
+
+    /// Recall and NDCG at 20 and at 100, added up: the deeper two say the same of more items, so that an early stop follows
+    /// less noise.
+    pub fn smooth_quality(&self, score: impl Fn(usize) -> f64) -> f64 {
+        self.depths(score, [20, 100]).iter().sum()
+    }
+
+    /// Mean recall, NDCG at the first depth, then at the second. A place is the sum of what stands above it, with weights.
+    fn depths(&self, score: impl Fn(usize) -> f64, depths: [usize; 2]) -> [f64; 4] {
+        let mut sums = [0.0; 4];
+        let mut scored: Vec<(f64, usize)> = Vec::new();
         for (list, truth_count) in self.lists.iter().zip(&self.truth_count) {
             scored.clear();
-            scored.extend(list.clone().map(|place| (score(place), self.bought[place])));
+            scored.extend(list.clone().map(|place| (score(place), place)));
             scored.sort_by(|left, right| right.0.total_cmp(&left.0));
-            let truth = *truth_count as usize;
-            let hits = scored.iter().take(20).filter(|(_, bought)| *bought == 1).count();
-            sums[0] += hits as f64 / truth.min(20) as f64;
-            let gain = scored.iter().take(10).enumerate().filter(|(_, (_, bought))| *bought == 1);
-            let ideal: f64 = (0..truth.min(10)).map(discount).sum();
-            sums[1] += gain.map(|(place, _)| discount(place)).sum::<f64>() / ideal;
+            let mut above = 0.0;
+            let mut found = [0.0; 4];
+            for (_, place) in &scored {
+                for (depth, found) in depths.iter().zip(found.as_chunks_mut::<2>().0) {
+                    if self.bought[*place] == 1 && above < *depth as f64 {
+                        found[0] += 1.0;
+                        found[1] += discount(above);
+                    }
+                }
+                above += f64::from(self.weights[*place]);
+            }
+            for (depth, (found, sums)) in
+                depths.iter().zip(found.as_chunks::<2>().0.iter().zip(sums.as_chunks_mut::<2>().0))
+            {
+                let possible = (*truth_count as usize).min(*depth);
+                sums[0] += found[0] / possible as f64;
+                sums[1] += found[1] / (0..possible).map(|place| discount(place as f64)).sum::<f64>();
+            }
         }
         sums.map(|sum| sum / self.lists.len().max(1) as f64)
     }
+}
+
+/// What a hit counts in NDCG, by what stands above it.
+fn discount(above: f64) -> f64 {
+    (above + 2.0).log2().recip()
 }

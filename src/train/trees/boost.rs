@@ -320,7 +320,7 @@ mod tests {
         let rows: Vec<u32> = (0..4_800).collect();
         let groups: Vec<u32> = rows.iter().map(|row| row / 12).collect();
         let bins = Bins::of(&values, 3, 255, 1);
-        let objective = LambdaRank { relevance: &relevance, lists: &lists, truncation: 12 };
+        let objective = LambdaRank { relevance: &relevance, weights: &[], lists: &lists, truncation: 12 };
         let settings =
             BoostSettings { max_trees: 60, learning_rate: 0.1, feature_share: 1.0, ..BoostSettings::default() };
         let forest = boost(&bins, Sample { rows: &rows, groups: &groups }, &objective, None, &settings).forest;

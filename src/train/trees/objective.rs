@@ -46,6 +46,9 @@ impl Objective for LogLoss<'_> {
 pub struct LambdaRank<'a> {
     /// Relevance of each row, 0 for none; gain is `2^relevance - 1`.
     pub relevance: &'a [u8],
+    /// Rows each row stands for, where others like it were left out of its list: a place is the sum of what stands above
+    /// it, and a pair counts as often as the product says. Empty for 1 each.
+    pub weights: &'a [f32],
     /// Rows of each list: ranges in order, without gaps.
     pub lists: &'a [Range<usize>],
     /// Pairs count when one of the two is among the first this many.
@@ -63,7 +66,8 @@ impl Objective for LambdaRank<'_> {
         for list in self.lists {
             sums.clear();
             sums.resize(list.len(), [0.0_f64; 2]);
-            self.list(&self.relevance[list.clone()], &scores[list.clone()], &mut sums);
+            let weights = if self.weights.is_empty() { &[] } else { &self.weights[list.clone()] };
+            self.list(&self.relevance[list.clone()], weights, &scores[list.clone()], &mut sums);
             for (into, sum) in into[list.clone()].iter_mut().zip(&sums) {
                 *into = [sum[0] as f32, sum[1] as f32];
             }
@@ -72,21 +76,31 @@ impl Objective for LambdaRank<'_> {
 }
 
 impl LambdaRank<'_> {
-    fn list(&self, relevance: &[u8], scores: &[f64], sums: &mut [[f64; 2]]) {
+    fn list(&self, relevance: &[u8], weights: &[f32], scores: &[f64], sums: &mut [[f64; 2]]) {
         let gain = |relevance: u8| (f64::from(relevance)).exp2() - 1.0;
-        let discount = |place: usize| 1.0 / ((place + 2) as f64).log2();
+        let discount = |above: f64| (above + 2.0).log2().recip();
+        let weight_of = |row: usize| weights.get(row).copied().map_or(1.0, f64::from);
         let mut best: Vec<u8> = relevance.iter().copied().filter(|relevance| *relevance > 0).collect();
         best.sort_unstable_by(|left, right| right.cmp(left));
         let ideal: f64 =
-            best.iter().take(self.truncation).enumerate().map(|(place, r)| gain(*r) * discount(place)).sum();
+            best.iter().take(self.truncation).enumerate().map(|(place, r)| gain(*r) * discount(place as f64)).sum();
         if ideal <= 0.0 || best.len() == relevance.len() && best.first() == best.last() {
             return;
         }
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|left, right| scores[*right].total_cmp(&scores[*left]));
         let spread = scores[order[0]] > scores[order[order.len() - 1]];
+        let discounts: Vec<f64> = order
+            .iter()
+            .scan(0.0, |above, row| {
+                let place = *above;
+                *above += weight_of(*row);
+                Some(discount(place))
+            })
+            .collect();
+        let last = discount(self.truncation as f64);
         let mut total = 0.0;
-        for high in 0..self.truncation.min(order.len()) {
+        for high in (0..order.len()).take_while(|place| discounts[*place] > last) {
             for low in high + 1..order.len() {
                 let (mut winner, mut loser) = (order[high], order[low]);
                 if relevance[winner] == relevance[loser] {
@@ -97,7 +111,8 @@ impl LambdaRank<'_> {
                 }
                 let lead = scores[winner] - scores[loser];
                 let mut weight =
-                    (gain(relevance[winner]) - gain(relevance[loser])) * (discount(high) - discount(low)) / ideal;
+                    (gain(relevance[winner]) - gain(relevance[loser])) * (discounts[high] - discounts[low]) / ideal;
+                weight *= weight_of(winner) * weight_of(loser);
                 if spread {
                     weight /= 0.01 + lead.abs();
                 }
@@ -135,13 +150,23 @@ mod tests {
     #[test]
     fn pairs_push_apart_and_cancel_out() {
         let lists = [0..3, 3..5, 5..7];
-        let objective = LambdaRank { relevance: &[0, 1, 0, 0, 0, 1, 1], lists: &lists, truncation: 20 };
+        let objective = LambdaRank { relevance: &[0, 1, 0, 0, 0, 1, 1], weights: &[], lists: &lists, truncation: 20 };
         let mut found = [[0.0; 2]; 7];
         objective.gradients(&[2.0, 1.0, 0.0, 1.0, 2.0, 0.0, 1.0], &mut found);
         // The bought one rises, the others fall, the one that stands above it more.
         assert!(found[1][0] < 0.0 && found[0][0] > found[2][0] && found[2][0] > 0.0, "{found:?}");
         assert!(found[..3].iter().map(|pair| pair[0]).sum::<f32>().abs() < 1e-6);
         assert!(found[..3].iter().all(|pair| pair[1] > 0.0));
+        // A row that stands for two is the row twice.
+        let (twice, once) = ([0..4], [0..3]);
+        let objective = LambdaRank { relevance: &[0, 0, 1, 0], weights: &[], lists: &twice, truncation: 20 };
+        let mut expected = [[0.0; 2]; 4];
+        objective.gradients(&[2.0, 2.0, 1.0, 0.0], &mut expected);
+        let objective = LambdaRank { relevance: &[0, 1, 0], weights: &[2.0, 1.0, 1.0], lists: &once, truncation: 20 };
+        let mut weighted = [[0.0; 2]; 3];
+        objective.gradients(&[2.0, 1.0, 0.0], &mut weighted);
+        // But for the two's own places, which differ by one.
+        assert!((weighted[1][0] / expected[2][0] - 1.0).abs() < 0.2, "{weighted:?} {expected:?}");
         // Lists in which all are alike say nothing.
         assert_eq!(found[3..], [[0.0; 2]; 4]);
     }
