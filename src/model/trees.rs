@@ -179,6 +179,7 @@ impl Forest {
     }
 
     /// Takes the trees from `count` on away, as a forest without a base.
+    #[must_use]
     pub fn split_off(&mut self, count: usize) -> Self {
         let mut rest = Self::new(self.width, 0.0);
         for tree in count..self.tree_count() {
@@ -391,7 +392,7 @@ mod tests {
         assert!(matches!(broken(&|parts| parts.roots[1] = 99), ForestError::Shape(_)));
         assert!(matches!(broken(&|parts| parts.roots.swap(0, 1)), ForestError::Shape(_)));
         // A tree that reaches into the next one.
-        assert!(matches!(broken(&|parts| parts.lefts[2] = 4), ForestError::Node { node: 2, .. }));
+        assert!(matches!(broken(&|parts| parts.lefts[1] = 4), ForestError::Node { node: 1, .. }));
         assert!(matches!(broken(&|parts| parts.base = f64::NAN), ForestError::Shape(_)));
         assert!(matches!(broken(&|parts| parts.lefts.truncate(1)), ForestError::Shape(_)));
     }

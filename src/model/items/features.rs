@@ -40,12 +40,12 @@ features! {
     category {
         category_long_share, category_short_share, category_silent_days_log, category_gap_days_log, category_overdue,
         category_day_share, category_expected_log, category_own_items_log, category_own_share, category_since_days_log,
-        category_item_share, category_item_rank,
     }
     popularity {
         popularity_short_log, popularity_long_log, popularity_trend, buyers_log, buyers_window_log, buyers_recent_log,
         first_buyers_window_log, first_buyers_recent_log, return_share, repeat_share, item_gap_days_log,
         item_age_days_log, interest_short_log, category_first_share, first_buyers_rank, first_popularity_log,
+        category_item_share, category_item_rank,
     }
     user {
         user_days_log, user_recent_days, user_lines_a_day_log, user_repeat_share, user_silent_days_log,

@@ -36,7 +36,7 @@ impl Default for RankerOptions {
             seed: 1,
             threads: 2,
         };
-        Self { boost, members: 2 }
+        Self { boost, members: 3 }
     }
 }
 
