@@ -66,12 +66,14 @@ table! {
     STREAM_LAG_RECORDS = "undercurrent_stream_lag_records", Gauge, ["partition", "view"], "Records between the committed position and the end of the input.";
     STREAM_EVENT_TIME_LAG_SECONDS = "undercurrent_stream_event_time_lag_seconds", Gauge, ["partition"], "Wall clock minus the event-time watermark of the partition.";
     STREAM_DUE_USERS = "undercurrent_stream_due_users_total", Counter, [], "Silent users scored because they were due, without any event of theirs.";
+    STREAM_FORGOTTEN_USERS = "undercurrent_stream_forgotten_users_total", Counter, [], "Users whose score and lists were taken back: erased, or evicted from every view.";
     STREAM_PARTITIONS = "undercurrent_stream_partitions", Gauge, ["thread"], "Partitions owned by a stream thread.";
     STREAM_RESTORE_SECONDS = "undercurrent_stream_restore_seconds", Histogram, [], "Time to restore one partition: snapshot, replay and alert state.";
     STREAM_GAP_RECORDS = "undercurrent_stream_gap_records_total", Counter, ["view"], "Input offsets that retention had dropped before they were read, passed over because `stream.accept_gap` is set.";
     STREAM_RESTORED_RECORDS = "undercurrent_stream_restored_records_total", Counter, [], "Input records folded again during restores, without scoring.";
 
     GRAPH_USERS = "undercurrent_graph_users", Gauge, ["partition"], "Users with a committed graph.";
+    GRAPH_EVICTED_USERS = "undercurrent_graph_evicted_users_total", Counter, [], "Users evicted from their last view because of `graph.user_capacity`.";
     GRAPH_BYTES = "undercurrent_graph_bytes", Gauge, ["partition"], "Estimated memory of the committed graphs, in bytes.";
 
     SCORING_USERS = "undercurrent_scoring_users_total", Counter, [], "Users scored by the pool.";

@@ -3,6 +3,7 @@
 //! `axum` appears here and nowhere else. Handlers read committed state only and never wait for the stream; what blocks (the
 //! log's disk, hashing a partition) runs on the blocking pool. Errors are RFC 9457 problem documents.
 
+mod erase;
 mod health;
 mod ingest;
 mod listener;
@@ -113,11 +114,11 @@ fn router(state: ApiState) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/v1/events", post(ingest::post_events))
-        .route("/v1/users/{id}", get(users::get_user))
+        .route("/v1/users/{id}", get(users::get_user).delete(erase::delete_user))
         .route("/v1/partitions", get(partitions::get_partitions))
         .fallback(async || problem::Problem::new(StatusCode::NOT_FOUND, "not found", PATHS).into_response())
         .method_not_allowed_fallback(async || {
-            let detail = "events are posted; everything else is asked for with GET";
+            let detail = "events are posted, users may be deleted; everything else is asked for with GET";
             problem::Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail).into_response()
         })
         .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))

@@ -194,6 +194,44 @@ async fn a_refusal_names_its_row_field_and_reason() {
 }
 
 #[tokio::test]
+async fn a_deleted_user_is_gone_and_late_events_do_not_bring_it_back() {
+    let mut server = Server::start(|_| ()).await;
+    let both = json!([buy("ann", 1), buy("bob", 2)]).to_string();
+    server.post("application/json", &both).await;
+    server.settle();
+    assert_eq!(server.get("/v1/users/ann").await.0, 200);
+
+    let (status, _, answer) = server.ask("DELETE", "/v1/users/ann", "", b"").await;
+    assert_eq!(status, 202, "{answer}");
+    // It was on its way when the request came, and is older.
+    server.post("application/json", &buy("ann", 3).to_string()).await;
+    server.settle();
+    assert_eq!(server.get("/v1/users/ann").await.0, 404);
+    assert_eq!(server.get("/v1/users/bob").await.0, 200);
+    let mut scores = std::collections::BTreeMap::new();
+    for partition in server.flaky.log.partitions().collect::<Vec<_>>() {
+        let mut consumer = server.flaky.log.consumer(&[]).unwrap();
+        crate::stream::Sink::read_scores_blocking(&mut consumer, partition, &mut |user, payload| {
+            scores.insert(user.to_vec(), payload.is_some());
+        })
+        .unwrap();
+    }
+    assert!(!scores.get(&b"ann"[..]).copied().unwrap_or(false) && scores[&b"bob"[..]], "{scores:?}");
+
+    let mut later = buy("ann", 4);
+    later["timestamp"] = json!(NOW_MS + 1);
+    server.post("application/json", &later.to_string()).await;
+    server.settle();
+    let (status, shown) = server.get("/v1/users/ann").await;
+    assert_eq!(status, 200, "a new user of that name: {shown}");
+
+    let (status, _, answer) = server.ask("DELETE", &format!("/v1/users/{}", "x".repeat(600)), "", b"").await;
+    assert_eq!(status, 422, "{answer}");
+    let refused = json!({ "event": "erase_user", "user_id": "bob", "timestamp": NOW_MS }).to_string();
+    assert_eq!(server.post("application/json", &refused).await.0, 422, "an event cannot ask for it");
+}
+
+#[tokio::test]
 async fn named_refusals_are_bounded() {
     let server = Server::start(|state| state.limits.max_events = 500).await;
     let body = "{}\n".repeat(300);

@@ -73,7 +73,7 @@ fn show_blocking(state: &ApiState, user: &UserId, found: &FoundUser) -> Value {
     // Restored or folded a moment ago: its first score comes with the next micro-batch.
     let Some(score) = &found.score else { return shown };
     let request = ScoreRequest { graph: Arc::clone(&found.graph), as_of_ms: as_of_ms(score, &found.graph) };
-    let subject = Subject { user, partition };
+    let subject = Subject { user, partition, erased_ms: None };
     let scored = state.scorer.score_blocking(std::slice::from_ref(&request)).map(|mut scored| scored.pop());
     match (scored, state.scorer.explain_blocking(&request, REASONS_SHOWN)) {
         (Ok(Some(scored)), Ok(reasons)) => {

@@ -5,6 +5,7 @@ mod check;
 mod circles;
 mod dead_letters;
 mod demo;
+mod erase;
 mod evaluate;
 mod generate;
 mod history_args;
@@ -87,6 +88,8 @@ enum Command {
     Audit(audit::AuditArgs),
     /// Say whether the daemon sees users exactly as training does
     VerifyFeatures(verify_features::VerifyArgs),
+    /// Forget users: their graphs, scores and lists
+    Erase(erase::EraseArgs),
     /// List, show and send again the records that were refused
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
@@ -187,6 +190,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Retrain(args) => retrain::run(&cli.global, &args),
         Command::Audit(args) => audit::run(&cli.global, &args),
         Command::VerifyFeatures(args) => verify_features::run(&cli.global, args),
+        Command::Erase(args) => erase::run(&cli.global, &args),
         Command::DeadLetters(command) => dead_letters::run(&cli.global, command),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),

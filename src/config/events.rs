@@ -1,6 +1,6 @@
 //! Keys that decide what an event is and how much of a user is kept.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,12 @@ pub struct GraphConfig {
     /// An event older than the user's newest of the same view by more than this is late and not folded, in
     /// milliseconds..
     pub late_limit_ms: i64,
+    /// How long the erasure of a user is remembered, in milliseconds of event time of its topic: an event older than the erasure that
+    /// comes until then does not bring the user back. 400 days.
+    pub erasure_memory_ms: i64,
+    /// Users kept in each view of each partition; absent: all. When there are more, the one whose newest event is the oldest is
+    /// evicted from the view; a user in no view is forgotten. About 3 KiB a user of some ten events a view and 1 KiB of one event.
+    pub user_capacity: Option<NonZeroUsize>,
 }
 
 impl Default for GraphConfig {
@@ -116,6 +122,8 @@ impl Default for GraphConfig {
             half_life_long_days: params.half_life_long_days,
             session_gap_ms: params.session_gap_ms,
             late_limit_ms: params.late_limit_ms,
+            erasure_memory_ms: params.erasure_memory_ms,
+            user_capacity: params.user_capacity,
         }
     }
 }

@@ -178,7 +178,8 @@ impl Auditor {
         let mut again = decide(None, &scored, &graph, score.as_of_ms, standing, &self.decision).score;
         // What the alerts have said depends on the scores before this one; it is taken as it is.
         again.alert = score.alert;
-        let found = score_message(Subject { user, partition: claim.partition }, &again, &scored).payload;
+        let found =
+            score_message(Subject { user, partition: claim.partition, erased_ms: None }, &again, &scored).payload;
         if found == claim.json {
             return Ok(Verdict::Reproduced);
         }

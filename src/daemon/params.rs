@@ -67,6 +67,8 @@ pub fn graph(config: &Config) -> anyhow::Result<GraphParams> {
         half_life_long_days: graph.half_life_long_days,
         session_gap_ms: graph.session_gap_ms,
         late_limit_ms: graph.late_limit_ms,
+        erasure_memory_ms: graph.erasure_memory_ms,
+        user_capacity: graph.user_capacity,
         activity: KindSet::of(&activity),
     })
 }

@@ -223,6 +223,7 @@ impl Replay {
             FoldOutcome::Folded => self.done.event_count += 1,
             FoldOutcome::Duplicate => self.done.repeated_count += 1,
             FoldOutcome::Late => self.done.counts.add_reject(crate::event::Reason::Late),
+            FoldOutcome::Erased => self.done.counts.add_reject(crate::event::Reason::Erased),
         }
         self.pending_events += 1;
         if self.pending_events >= BATCH_EVENTS {

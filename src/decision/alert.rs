@@ -4,8 +4,9 @@ use std::{fmt, str::FromStr};
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::Subject;
 use crate::{
-    event::{DAY_MS, UserId},
+    event::DAY_MS,
     score::{ModelInfo, Probability},
 };
 
@@ -180,17 +181,21 @@ impl AlertState {
     }
 }
 
-/// The id of a user's alert number `alert_count`: 32 hexadecimal digits, equal in every run.
-pub fn alert_id(user: &UserId, alert_count: u32) -> String {
+/// The id of a user's alert number `alert_count`, raised for the moment `raised_ms`: 32 hexadecimal digits, equal in every run.
+/// A user who was erased or evicted is counted from 1 again, so the number alone would repeat.
+pub fn alert_id(subject: Subject<'_>, alert_count: u32, raised_ms: i64) -> String {
     let mut bytes = b"alert\0".to_vec();
     bytes.extend_from_slice(&alert_count.to_le_bytes());
-    bytes.extend_from_slice(user.as_str().as_bytes());
+    bytes.extend_from_slice(&raised_ms.to_le_bytes());
+    bytes.extend_from_slice(&subject.erased_ms.unwrap_or(i64::MIN).to_le_bytes());
+    bytes.extend_from_slice(subject.user.as_str().as_bytes());
     format!("{:032x}", xxh3_128(&bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{PartitionId, UserId};
 
     const THRESHOLDS: Thresholds = Thresholds { enter: 0.5, escalate: 0.75, recover: 0.3 };
 
@@ -274,10 +279,15 @@ mod tests {
 
     #[test]
     fn alert_ids_are_stable() {
-        let id = alert_id(&UserId::new("u1"), 1);
-        assert_eq!(id.len(), 32);
-        assert_eq!(id, alert_id(&UserId::new("u1"), 1));
-        assert_ne!(id, alert_id(&UserId::new("u1"), 2));
-        assert_ne!(id, alert_id(&UserId::new("u2"), 1));
+        let users = ["u1", "u2"].map(UserId::new);
+        let id = |user: usize, count, raised_ms, erased_ms| {
+            alert_id(Subject { user: &users[user], partition: PartitionId(0), erased_ms }, count, raised_ms)
+        };
+        let first = id(0, 1, 7, None);
+        assert_eq!(first.len(), 32);
+        assert_eq!(first, id(0, 1, 7, None));
+        for other in [id(0, 2, 7, None), id(1, 1, 7, None), id(0, 1, 8, None), id(0, 1, 7, Some(7))] {
+            assert_ne!(first, other);
+        }
     }
 }

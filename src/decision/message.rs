@@ -34,6 +34,9 @@ pub struct Subject<'a> {
     pub user: &'a UserId,
     /// The user's partition.
     pub partition: PartitionId,
+    /// When the user was erased last, milliseconds since the Unix epoch, as far as it is remembered: alerts are numbered from 1
+    /// again since then.
+    pub erased_ms: Option<i64>,
 }
 
 /// The id of a score: 32 hexadecimal digits, equal in every run that scores `user` at `as_of_ms` after reading the same
@@ -147,7 +150,7 @@ pub fn alert_message(
     reasons: &[Reason],
     names: &dyn NameLookup,
 ) -> Message {
-    let id = alert_id(subject.user, alert.sequence);
+    let id = alert_id(subject, alert.sequence, score.as_of_ms);
     let raised_at = format_time_ms(score.as_of_ms);
     let wire = AlertWire {
         alert_id: &id,
@@ -351,7 +354,7 @@ mod tests {
         #[test]
         fn what_is_written_by_hand_is_what_serde_writes((user, score, scored) in inputs()) {
             let user = UserId::new(&user);
-            let subject = Subject { user: &user, partition: PartitionId(7) };
+            let subject = Subject { user: &user, partition: PartitionId(7), erased_ms: None };
             let [clicks, searches, purchases] = score.positions.0.map(|offset| offset.0);
             let attention: serde_json::Map<String, Value> =
                 ATTENTION_NAMES.iter().zip(score.attention).map(|(name, weight)| ((*name).to_owned(), digits(weight))).collect();

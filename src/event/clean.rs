@@ -59,13 +59,15 @@ pub enum Reason {
     NegativeNumber,
     /// A user or item id is longer than `max_text_bytes`.
     OversizeText,
+    /// The event is older than the erasure of its user.
+    Erased,
 }
 
 impl Reason {
     /// Number of reasons.
     pub const COUNT: usize = Self::ALL.len();
     /// All reasons, in the order of their numeric value.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Tombstone,
         Self::OversizeRecord,
         Self::InvalidUtf8,
@@ -90,6 +92,7 @@ impl Reason {
         Self::NonFiniteNumber,
         Self::NegativeNumber,
         Self::OversizeText,
+        Self::Erased,
     ];
 
     /// The name in dead letters, answers and metrics.
@@ -119,12 +122,14 @@ impl Reason {
             Self::NonFiniteNumber => "non_finite_number",
             Self::NegativeNumber => "negative_number",
             Self::OversizeText => "oversize_text",
+            Self::Erased => "erased",
         }
     }
 
-    /// Whether such a record goes to the dead letters. A duplicate does not: it was folded once, and is only counted.
+    /// Whether such a record goes to the dead letters. A duplicate does not: it was folded once. Nor does an event of a user who
+    /// was erased: nothing of it is to be kept. Both are only counted.
     pub fn is_dead_letter(self) -> bool {
-        self != Self::Duplicate
+        !matches!(self, Self::Duplicate | Self::Erased)
     }
 }
 

@@ -16,8 +16,8 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    CleaningCounts, CleaningParams, Event, EventKind, EventMapping, Name, NameKind, ProductLine, Reason, Reject,
-    Repair, UnknownName, View,
+    CleaningCounts, CleaningParams, Decoded, ERASE_EVENT, Erasure, Event, EventKind, EventMapping, Name, NameKind,
+    ProductLine, Reason, Reject, Repair, UnknownName, View,
     clean::{END_MS, MissingTime},
     time::parse_time_ms,
     wire::{Scalar, Wire, WireLine},
@@ -86,6 +86,42 @@ impl Decoder {
         decoded
     }
 
+    /// [`decode`](Self::decode) for readers of the input topics, where a record may also ask for a user to be erased.
+    pub fn decode_record<'a>(
+        &self,
+        view: View,
+        record: &RawRecord<'a>,
+        counts: &mut CleaningCounts,
+    ) -> Result<Decoded<'a>, Reject> {
+        let decoded = self.decode_record_uncounted(view, record, counts);
+        if let Err(reject) = &decoded {
+            counts.add_reject(reject.reason);
+        }
+        decoded
+    }
+
+    #[inline]
+    fn decode_record_uncounted<'a>(
+        &self,
+        view: View,
+        record: &RawRecord<'a>,
+        counts: &mut CleaningCounts,
+    ) -> Result<Decoded<'a>, Reject> {
+        let payload = record.payload.ok_or_else(|| Reject::new(Reason::Tombstone, "record", "the payload is null"))?;
+        let mut wire = Wire::default();
+        wire.read(self.text(payload)?)?;
+        let surroundings =
+            Surroundings { topic: Some((view, record.key)), timestamp_ms: record.timestamp_ms, record: payload };
+        if asks_for_erasure(&wire) {
+            let mut repairs = Repairs::default();
+            let user = self.user_of(&wire, surroundings, &mut repairs)?;
+            let time_ms = self.time_of(&wire, surroundings.timestamp_ms, &mut repairs)?;
+            repairs.count_into(counts);
+            return Ok(Decoded::Erasure(Erasure { user, time_ms }));
+        }
+        self.event_of(&wire, surroundings, Repairs::default(), counts).map(Decoded::Event)
+    }
+
     #[inline]
     fn decode_uncounted<'a>(
         &self,
@@ -129,6 +165,10 @@ impl Decoder {
         let Some(name) = text_of(&wire.event, "event")? else {
             return Err(Reject::new(Reason::MissingEvent, "event", "there is no event name"));
         };
+        if &*name == ERASE_EVENT {
+            let message = "a user is erased by `DELETE /v1/users/{id}` or `undercurrent erase`, not by an event";
+            return Err(Reject::new(Reason::UnknownEvent, "event", message));
+        }
         if let Some(kind) = self.mapping.known(&name) {
             return Ok(kind);
         }
@@ -351,6 +391,11 @@ impl Decoder {
             }
         }
     }
+}
+
+/// Whether a record is a request to forget its user.
+fn asks_for_erasure(wire: &Wire<'_>) -> bool {
+    matches!(&wire.event, Scalar::Text(name) if trimmed(name) == ERASE_EVENT)
 }
 
 /// Rules used on one record, one bit each: they are counted only when the record becomes an event.

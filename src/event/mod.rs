@@ -7,6 +7,7 @@ mod clean;
 mod codec;
 mod edge;
 mod encode;
+mod erasure;
 mod file;
 mod hash;
 mod ids;
@@ -20,6 +21,7 @@ pub use clean::{
 };
 pub use codec::{Decoder, RawRecord};
 pub use edge::{Admitted, Edge};
+pub use erasure::{Decoded, ERASE_EVENT, Erasure, erasure_payload};
 pub use file::{CSV_COLUMNS, FileError, FileRow, RowReader, for_each_row, open_input};
 pub use hash::{TextHashBuilder, TextHasher};
 pub use ids::{NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View};

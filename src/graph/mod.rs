@@ -7,11 +7,13 @@
 mod days;
 mod decay;
 pub mod due;
+mod erasures;
 mod hash;
 mod names;
 mod params;
 mod partition;
 mod places;
+mod residents;
 mod ring;
 mod store;
 mod table;
@@ -22,6 +24,7 @@ mod view;
 mod write_set;
 
 pub use days::DayBits;
+pub use erasures::{ErasureEntry, Erasures};
 pub use hash::{NameHashBuilder, NameHasher};
 pub use names::{NameLookup, NameTable, visit_names};
 pub use params::{GraphParams, KindSet};

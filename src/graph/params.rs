@@ -1,5 +1,7 @@
 //! Bounds and constants of the fold. A change of any of them changes the state, so they are part of a snapshot's manifest.
 
+use std::num::NonZeroUsize;
+
 use crate::event::EventKind;
 
 /// A set of event kinds.
@@ -50,6 +52,11 @@ pub struct GraphParams {
     pub session_gap_ms: i64,
     /// An event older than the user's newest in the view by more than this is late: counted, not folded.
     pub late_limit_ms: i64,
+    /// How far the event time of a topic may go past an erasure before it is forgotten, milliseconds: events older than the
+    /// erasure that come until then are refused.
+    pub erasure_memory_ms: i64,
+    /// Users that a view keeps, a partition; the one whose newest event is the oldest goes first. `None` keeps all.
+    pub user_capacity: Option<NonZeroUsize>,
     /// The kinds that count as activity: a user without them for the churn horizon has churned.
     pub activity: KindSet,
 }
@@ -80,6 +87,8 @@ impl Default for GraphParams {
             half_life_long_days: 90.0,
             session_gap_ms: 30 * 60_000,
             late_limit_ms: 400 * crate::event::DAY_MS,
+            erasure_memory_ms: 400 * crate::event::DAY_MS,
+            user_capacity: None,
             activity: KindSet::of(&[
                 EventKind::View,
                 EventKind::Search,

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashSet,
-    sync::{PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use super::{
-    GraphStore, NameLookup, NameTable,
+    Erasures, GraphStore, NameLookup, NameTable,
     hash::{NameHashBuilder, StateHasher},
+    residents::Residents,
     visit_names,
 };
 use crate::event::{Offset, PartitionId, Positions, View};
@@ -60,6 +61,10 @@ pub struct PartitionState {
     pub names: NameTable,
     /// Protects a few words that readers copy out; held for nanoseconds.
     progress: RwLock<Progress>,
+    /// Protects a reference count; held for nanoseconds.
+    erasures: RwLock<Arc<Erasures>>,
+    /// Whom to evict next; taken by the one write set that needs it, `None` while it must be built anew. One thread at a time.
+    residents: Mutex<Option<Residents>>,
 }
 
 impl PartitionState {
@@ -70,7 +75,37 @@ impl PartitionState {
 
     /// A state rebuilt from a snapshot.
     pub fn restored(partition: PartitionId, graphs: GraphStore, names: NameTable, progress: Progress) -> Self {
-        Self { partition, graphs, names, progress: RwLock::new(progress) }
+        Self {
+            partition,
+            graphs,
+            names,
+            progress: RwLock::new(progress),
+            erasures: RwLock::default(),
+            residents: Mutex::default(),
+        }
+    }
+
+    /// The same with what is remembered of erasures.
+    #[must_use]
+    pub fn with_erasures(self, erasures: Erasures) -> Self {
+        Self { erasures: RwLock::new(Arc::new(erasures)), ..self }
+    }
+
+    /// What is remembered of erasures.
+    pub fn erasures(&self) -> Arc<Erasures> {
+        Arc::clone(&self.erasures.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_erasures(&self, erasures: Arc<Erasures>) {
+        *self.erasures.write().unwrap_or_else(PoisonError::into_inner) = erasures;
+    }
+
+    pub(super) fn take_residents(&self) -> Option<Residents> {
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn put_residents(&self, residents: Residents) {
+        *self.residents.lock().unwrap_or_else(PoisonError::into_inner) = Some(residents);
     }
 
     /// The partition.
@@ -95,7 +130,7 @@ impl PartitionState {
         self.names.retain(&mentioned);
     }
 
-    /// A hash of every bit of the state: positions, event times, graphs, and the texts of the names they mention. Equal
+    /// A hash of every bit of the state: positions, event times, erasures, graphs, and the texts of the names they mention. Equal
     /// for equal states, whatever the order in which users came. For tests and verification: sorts all users.
     pub fn state_hash(&self) -> u64 {
         let progress = self.progress();
@@ -104,6 +139,11 @@ impl PartitionState {
         for view in View::ALL {
             hasher.integer(progress.next_offsets.get(view).0);
             hasher.integer(progress.newest_ms[view.index()].unwrap_or(i64::MIN));
+        }
+        for entry in self.erasures().to_vec() {
+            hasher.integer(entry.view as u8);
+            hasher.integer(entry.user_hash);
+            hasher.integer(entry.time_ms);
         }
         let mut users = self.graphs.to_vec();
         users.sort_unstable_by(|left, right| left.0.cmp(&right.0));

@@ -34,6 +34,11 @@ impl UserGraph {
         Arc::make_mut(self.views[view.index()].get_or_insert_default())
     }
 
+    /// Drops all that the view knows. Returns whether it knew something.
+    pub fn remove_view(&mut self, view: View) -> bool {
+        self.views[view.index()].take().is_some()
+    }
+
     /// Views with events.
     pub fn views(&self) -> impl Iterator<Item = (View, &ViewGraph)> {
         View::ALL.into_iter().filter_map(|view| Some((view, self.view(view)?)))

@@ -22,6 +22,8 @@ pub enum FoldOutcome {
     Folded,
     /// Its id is among the recent events: nothing changed.
     Duplicate,
+    /// It is older than an erasure of its user: nothing changed.
+    Erased,
     /// It is older than `late_limit_ms` behind the view's newest event: nothing changed.
     Late,
 }

@@ -3,9 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    FoldOutcome, GraphParams, NameLookup, PartitionState, Progress, UserGraph, hash::NameHashBuilder, places::Places,
+    ErasureEntry, Erasures, FoldOutcome, GraphParams, NameLookup, PartitionState, Progress, UserGraph,
+    hash::NameHashBuilder, places::Places, residents::Residents,
 };
-use crate::event::{Event, Name, NameHash, Offset, TextHasher, UserId, View};
+use crate::event::{Erasure, Event, Name, NameHash, Offset, TextHasher, UserId, View};
 
 /// The new versions of touched users, the new names and the new positions of one partition. Dropping it undoes the batch.
 #[derive(Debug)]
@@ -17,6 +18,12 @@ pub struct WriteSet {
     /// batch named, and a look-up in the shared table costs a lock. Empty before the first name.
     noted: Vec<NameHash>,
     progress: Progress,
+    erasures: Arc<Erasures>,
+    /// Users of whom this batch erased the last view.
+    erased: Vec<UserId>,
+    /// Taken from the state when users are first added or dropped.
+    residents: Option<Residents>,
+    evicted_count: u64,
 }
 
 impl WriteSet {
@@ -28,6 +35,10 @@ impl WriteSet {
             names: HashMap::default(),
             noted: Vec::new(),
             progress: state.progress(),
+            erasures: state.erasures(),
+            erased: Vec::new(),
+            residents: None,
+            evicted_count: 0,
         }
     }
 
@@ -47,17 +58,98 @@ impl WriteSet {
         self.progress.note_record(view, offset);
         let user = event.user.as_ref();
         let hash = TextHasher::of(user);
+        if !self.erasures.is_empty() && self.erasures.covers(view, hash, event.time_ms) {
+            return FoldOutcome::Erased;
+        }
         let place = self.place_of(hash, user);
         let committed = if place.is_none() { state.graphs.get_entry(user) } else { None };
         let current = place.map(|place| &self.users[place].1).or(committed.as_ref().map(|(_, graph)| graph));
-        if let Some(refusal) = current.and_then(|graph| graph.view(view)?.refusal(event, params)) {
+        let known = current.and_then(|graph| graph.view(view));
+        if let Some(refusal) = known.and_then(|known| known.refusal(event, params)) {
             return refusal;
         }
+        let is_new = known.is_none();
         self.note_names(state, event);
         let place = place.unwrap_or_else(|| self.add_user(hash, user, committed));
         let outcome = Arc::make_mut(&mut self.users[place].1).view_mut(view).fold_admitted(event, params);
         self.progress.note_event(view, event.time_ms);
+        if is_new && let Some(capacity) = params.user_capacity {
+            self.make_room(state, view, (place, event.time_ms), capacity.get());
+        }
         outcome
+    }
+
+    /// Drops what the view of the topic knows of a user, and moves the position past the record at `offset`. Events that come
+    /// later and are older than the erasure are refused, until it is forgotten. One that is no newer than a remembered one
+    /// changes nothing.
+    pub fn erase(
+        &mut self,
+        state: &PartitionState,
+        view: View,
+        offset: Offset,
+        erasure: &Erasure<'_>,
+        params: &GraphParams,
+    ) {
+        self.progress.note_record(view, offset);
+        let user = erasure.user.as_ref();
+        let user_hash = TextHasher::of(user);
+        if self.erasures.knows(view, user_hash, erasure.time_ms) {
+            return;
+        }
+        let entry = ErasureEntry { view, user_hash, time_ms: erasure.time_ms };
+        Arc::make_mut(&mut self.erasures).note(entry, &self.progress, params.erasure_memory_ms);
+        let is_complete = View::ALL.into_iter().all(|view| self.erasures.knows(view, user_hash, erasure.time_ms));
+        let place = self.place_of(user_hash, user);
+        let committed = if place.is_none() { state.graphs.get_entry(user) } else { None };
+        if place.is_none() && committed.is_none() {
+            if is_complete {
+                // Nobody we know; outputs of an earlier time may still speak of the user.
+                self.erased.push(UserId::new(user));
+            }
+            return;
+        }
+        if params.user_capacity.is_some() {
+            self.load_residents(state);
+        }
+        let place = place.unwrap_or_else(|| self.add_user(user_hash, user, committed));
+        let (user, graph) = &mut self.users[place];
+        if is_complete {
+            self.erased.push(user.clone());
+        }
+        if Arc::make_mut(graph).remove_view(view)
+            && let Some(residents) = &mut self.residents
+        {
+            residents.lost_one(view);
+        }
+    }
+
+    /// Counts the user at `place`, whose first event in the view is of `time_ms`, and evicts while there are too many.
+    fn make_room(&mut self, state: &PartitionState, view: View, (place, time_ms): (usize, i64), capacity: usize) {
+        self.load_residents(state);
+        // Out of `self` while graphs are looked up.
+        let Some(mut residents) = self.residents.take() else { return };
+        residents.add(view, self.users[place].0.clone(), time_ms);
+        while let Some(user) = residents.take_excess(view, capacity, |user| {
+            let graph = self.graph(state, user.as_str())?;
+            Some(graph.view(view)?.summary().last_ms)
+        }) {
+            let hash = TextHasher::of(user.as_str());
+            let place = self.place_of(hash, user.as_str()).unwrap_or_else(|| {
+                let committed = state.graphs.get_entry(user.as_str());
+                self.add_user(hash, user.as_str(), committed)
+            });
+            let graph = Arc::make_mut(&mut self.users[place].1);
+            graph.remove_view(view);
+            self.evicted_count += u64::from(graph.is_empty());
+        }
+        self.residents = Some(residents);
+    }
+
+    fn load_residents(&mut self, state: &PartitionState) {
+        if self.residents.is_none() {
+            debug_assert!(self.users.iter().all(|(_, graph)| !graph.is_empty()), "taken before the first user goes");
+            self.residents = Some(state.take_residents().unwrap_or_else(|| Residents::of(state)));
+        }
     }
 
     /// Moves the position past a record that is not folded (a dead letter).
@@ -70,7 +162,23 @@ impl WriteSet {
         &self.progress
     }
 
-    /// Changed users with their new graphs, in order of first touch.
+    /// Users of whom this batch erased the last view, perhaps several times, and perhaps unknown ones. Events that came since
+    /// may have begun a new graph.
+    pub fn erased(&self) -> &[UserId] {
+        &self.erased
+    }
+
+    /// When the user was erased last in every view, milliseconds since the Unix epoch, as far as it is remembered.
+    pub fn erased_ms(&self, user: &str) -> Option<i64> {
+        self.erasures.complete_ms(TextHasher::of(user))
+    }
+
+    /// How often a user's last view was evicted.
+    pub fn evicted_count(&self) -> u64 {
+        self.evicted_count
+    }
+
+    /// Changed users with their new graphs, in order of first touch. An empty graph is that of a user who is gone.
     pub fn users(&self) -> &[(UserId, Arc<UserGraph>)] {
         &self.users
     }
@@ -104,7 +212,15 @@ impl WriteSet {
             state.names.insert(name, text);
         }
         for (user, graph) in self.users {
-            state.graphs.insert(user, graph);
+            if graph.is_empty() {
+                state.graphs.remove(user.as_str());
+            } else {
+                state.graphs.insert(user, graph);
+            }
+        }
+        state.set_erasures(self.erasures);
+        if let Some(residents) = self.residents {
+            state.put_residents(residents);
         }
         state.set_progress(self.progress);
     }

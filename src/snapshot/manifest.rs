@@ -1,6 +1,6 @@
 //! The manifest: what a snapshot holds, where it stands in the log, and how to know that it is whole. Written last.
 
-use std::fmt;
+use std::{fmt, num::NonZeroUsize};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
@@ -8,11 +8,12 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::SnapshotError;
 use crate::{
     event::{Offset, PartitionId, Positions, View},
-    graph::{GraphParams, KindSet},
+    graph::{ErasureEntry, Erasures, GraphParams, KindSet},
 };
 
-/// The format this program writes, and the newest it reads. Version 2 brought the checksums of columns.
-pub const FORMAT_VERSION: u32 = 2;
+/// The format this program writes, and the newest it reads. Version 2 brought the checksums of columns, version 3 erasures and
+/// users who are gone.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The file name of every manifest.
 pub(super) const MANIFEST_NAME: &str = "manifest.json";
@@ -89,6 +90,20 @@ pub struct StoredParams {
     session_gap_ms: i64,
     late_limit_ms: i64,
     activity_bits: u8,
+    // Left out where they have the default, as in manifests that are older than they are.
+    #[serde(default = "default_erasure_memory_ms", skip_serializing_if = "is_default_erasure_memory")]
+    erasure_memory_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_capacity: Option<NonZeroUsize>,
+}
+
+fn default_erasure_memory_ms() -> i64 {
+    GraphParams::default().erasure_memory_ms
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_default_erasure_memory(memory_ms: &i64) -> bool {
+    *memory_ms == default_erasure_memory_ms()
 }
 
 impl From<&GraphParams> for StoredParams {
@@ -104,6 +119,8 @@ impl From<&GraphParams> for StoredParams {
             half_life_long_days,
             session_gap_ms,
             late_limit_ms,
+            erasure_memory_ms,
+            user_capacity,
             activity,
         } = *params;
         Self {
@@ -117,6 +134,8 @@ impl From<&GraphParams> for StoredParams {
             session_gap_ms,
             late_limit_ms,
             activity_bits: activity.bits(),
+            erasure_memory_ms,
+            user_capacity,
         }
     }
 }
@@ -134,6 +153,8 @@ impl StoredParams {
             half_life_long_days: self.half_life_long_days,
             session_gap_ms: self.session_gap_ms,
             late_limit_ms: self.late_limit_ms,
+            erasure_memory_ms: self.erasure_memory_ms,
+            user_capacity: self.user_capacity,
             activity: KindSet::from_bits(self.activity_bits),
         }
     }
@@ -145,12 +166,13 @@ impl StoredParams {
         else {
             return "not comparable".to_owned();
         };
-        let differing = mine.iter().filter(|(key, value)| theirs.get(*key) != Some(value));
-        let texts = differing.map(|(key, value)| {
-            format!(
-                "`{key}` is `{value}` in the snapshot, `{}` here",
-                theirs.get(key).unwrap_or(&serde_json::Value::Null)
-            )
+        // One that is left out has its default.
+        let keys: std::collections::BTreeSet<&String> = mine.keys().chain(theirs.keys()).collect();
+        let differing = keys.into_iter().filter(|key| theirs.get(*key) != mine.get(*key));
+        let shown =
+            |value: Option<&serde_json::Value>| value.map_or_else(|| "the default".to_owned(), ToString::to_string);
+        let texts = differing.map(|key| {
+            format!("`{key}` is `{}` in the snapshot, `{}` here", shown(mine.get(key)), shown(theirs.get(key)))
         });
         texts.collect::<Vec<_>>().join(", ")
     }
@@ -215,6 +237,31 @@ pub struct ColumnEntry {
     pub xxh3_128: String,
 }
 
+/// One remembered erasure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredErasure {
+    /// The view's name.
+    view: String,
+    /// XXH3-64 of the user's id, 16 hexadecimal digits.
+    user_xxh3_64: String,
+    /// When it was asked for, milliseconds since the Unix epoch.
+    time_ms: i64,
+}
+
+impl StoredErasure {
+    fn of(entry: &ErasureEntry) -> Self {
+        let ErasureEntry { view, user_hash, time_ms } = *entry;
+        Self { view: view.name().to_owned(), user_xxh3_64: format!("{user_hash:016x}"), time_ms }
+    }
+
+    fn to_entry(&self) -> Option<ErasureEntry> {
+        let view = View::ALL.into_iter().find(|view| view.name() == self.view)?;
+        let user_hash = u64::from_str_radix(&self.user_xxh3_64, 16).ok()?;
+        Some(ErasureEntry { view, user_hash, time_ms: self.time_ms })
+    }
+}
+
 /// What a snapshot is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -245,6 +292,9 @@ pub struct Manifest {
     pub writer_version: String,
     /// Bounds and constants of the fold.
     pub graph_params: StoredParams,
+    /// Erasures that are remembered: all of them, in a delta too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    erasures: Vec<StoredErasure>,
     /// How much it holds.
     pub counts: Counts,
     /// Its files.
@@ -267,6 +317,7 @@ pub(super) struct Description {
     pub(super) watermark_ms: Option<i64>,
     pub(super) created_ms: i64,
     pub(super) graph_params: StoredParams,
+    pub(super) erasures: Vec<ErasureEntry>,
 }
 
 impl Manifest {
@@ -286,6 +337,7 @@ impl Manifest {
             created_ms: description.created_ms,
             writer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph_params: description.graph_params,
+            erasures: description.erasures.iter().map(StoredErasure::of).collect(),
             counts,
             files,
             checksum: String::new(),
@@ -305,6 +357,11 @@ impl Manifest {
     /// The newest event folded from each topic, milliseconds since the Unix epoch, in view order.
     pub fn max_event_ms(&self) -> [Option<i64>; View::COUNT] {
         self.max_event_ms.to_array()
+    }
+
+    /// The erasures that are remembered.
+    pub fn erasures(&self) -> Erasures {
+        Erasures::of(self.erasures.iter().filter_map(StoredErasure::to_entry))
     }
 
     /// The folder of a partition's snapshots, relative to the storage's root.
@@ -352,6 +409,10 @@ impl Manifest {
         let actual = manifest.digest()?;
         if actual != manifest.checksum {
             return Err(SnapshotError::ManifestChecksum { path: path.to_owned(), expected: manifest.checksum, actual });
+        }
+        if let Some(unknown) = manifest.erasures.iter().find(|erasure| erasure.to_entry().is_none()) {
+            let message = format!("an erasure cannot be read: {unknown:?}");
+            return Err(SnapshotError::ManifestSyntax { path: path.to_owned(), message });
         }
         if manifest.path() != path {
             return Err(SnapshotError::Misplaced {

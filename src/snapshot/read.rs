@@ -70,7 +70,7 @@ impl Restored {
             table.insert(name.hash, name.text);
         }
         let progress = Progress { next_offsets: manifest.next_offsets(), newest_ms: manifest.max_event_ms() };
-        PartitionState::restored(manifest.partition(), graphs, table, progress)
+        PartitionState::restored(manifest.partition(), graphs, table, progress).with_erasures(manifest.erasures())
     }
 }
 
@@ -181,6 +181,8 @@ impl Snapshots {
                 }
             }
         }
+        // Those who are gone have hidden their older versions.
+        users.retain(|(_, graph)| !graph.is_empty());
         Ok(Restored { manifest: newest.clone(), users, names })
     }
 
@@ -301,7 +303,8 @@ impl Iterator for SnapshotUsers {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             for entry in self.part.by_ref() {
-                if self.seen.as_mut().is_none_or(|seen| seen.insert(entry.0.clone())) {
+                let is_newest = self.seen.as_mut().is_none_or(|seen| seen.insert(entry.0.clone()));
+                if is_newest && !entry.1.is_empty() {
                     return Some(Ok(entry));
                 }
             }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     event::{NameHash, NameKind, PartitionId, Positions, View},
-    graph::{Edge, NameHashBuilder, NameLookup, Node, PartitionState, Progress, UserGraph, visit_names},
+    graph::{Edge, Erasures, NameHashBuilder, NameLookup, Node, PartitionState, Progress, UserGraph, visit_names},
 };
 
 /// The state of a partition at one position, to be written.
@@ -33,7 +33,9 @@ pub struct SnapshotRequest {
     pub max_event_ms: [Option<i64>; View::COUNT],
     /// The event-time watermark, milliseconds since the Unix epoch.
     pub watermark_ms: Option<i64>,
-    /// The users, in any order, each once.
+    /// Erasures that are remembered.
+    pub erasures: Arc<Erasures>,
+    /// The users, in any order, each once. One with an empty graph is gone: a delta says so, a base leaves it out.
     pub users: Vec<UserEntry>,
     /// Texts of the names in their graphs. May know more than the graphs mention.
     pub names: Arc<dyn NameLookup + Send + Sync>,
@@ -49,7 +51,16 @@ impl SnapshotRequest {
         watermark_ms: Option<i64>,
     ) -> Self {
         let Progress { next_offsets, newest_ms } = state.progress();
-        Self { partition: state.partition(), kind, next_offsets, max_event_ms: newest_ms, watermark_ms, users, names }
+        Self {
+            partition: state.partition(),
+            kind,
+            next_offsets,
+            max_event_ms: newest_ms,
+            watermark_ms,
+            erasures: state.erasures(),
+            users,
+            names,
+        }
     }
 
     /// All users of `state`. Only for the thread that owns the partition, between two micro-batches: about 0.1 µs a user.
@@ -124,6 +135,7 @@ impl Snapshots {
             watermark_ms: request.watermark_ms,
             created_ms: self.clock.now_ms(),
             graph_params: StoredParams::from(&self.options.graph_params),
+            erasures: request.erasures.to_vec(),
         };
         let manifest = Manifest::new(description, counts, parts.files);
         self.storage.put_blocking(&manifest.path(), manifest.to_text()?.into_bytes())?;

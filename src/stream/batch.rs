@@ -1,6 +1,9 @@
 //! One micro-batch: fold, take the users that are due, score, decide, commit, publish.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tracing::debug;
 
@@ -8,7 +11,7 @@ use super::{
     Commit, LogError, OutputRecord, Sink, Source, Step, StreamError, StreamThread, TimeMode,
     fold::{FoldContext, Folded},
     guard::{self, Guard},
-    outputs::{DeadLetters, Decided, DecisionContext, OutputNames, Refusal},
+    outputs::{DeadLetters, Decided, DecisionContext, OutputNames, Refusal, take_back},
     report::{BatchReport, Stopwatch},
     score::score_all_blocking,
     thread::Owned,
@@ -26,6 +29,8 @@ struct Work {
     /// The partition's event time after this batch.
     watermark_ms: Option<i64>,
     record_count: usize,
+    /// Users who are gone or were erased, and of whom outputs speak: those are taken back.
+    forgotten: BTreeSet<UserId>,
     /// Users taken from the timers, with the instants they were taken at.
     due: Vec<(UserId, i64)>,
 }
@@ -55,6 +60,12 @@ impl<L: Source + Sink> StreamThread<L> {
         let scores = score_all_blocking(self.parts.scorer.as_ref(), &requests, self.parts.params.scoring_attempts)?;
         watch.lap("score");
         let mut outputs = Vec::with_capacity(targets.len());
+        for (&partition, work) in &work {
+            report.evicted_user_count += work.write_set.evicted_count();
+            report.forgotten_user_count += work.forgotten.len() as u64;
+            // Before what is said anew: the newest record of a user counts.
+            work.forgotten.iter().for_each(|user| take_back(partition, user, &mut outputs));
+        }
         let mut decided = Vec::with_capacity(targets.len());
         for ((target, request), scored) in targets.iter().zip(&requests).zip(scores) {
             let Some(scored) = scored else {
@@ -106,7 +117,16 @@ impl<L: Source + Sink> StreamThread<L> {
             .iter()
             .map(|(&partition, owned)| {
                 let write_set = WriteSet::on(&owned.handle.state);
-                (partition, Work { write_set, watermark_ms: None, record_count: 0, due: Vec::new() })
+                (
+                    partition,
+                    Work {
+                        write_set,
+                        watermark_ms: None,
+                        record_count: 0,
+                        forgotten: BTreeSet::new(),
+                        due: Vec::new(),
+                    },
+                )
             })
             .collect();
         let fold = FoldContext { decoder: &self.parts.decoder, params: &self.parts.params.graph };
@@ -135,6 +155,13 @@ impl<L: Source + Sink> StreamThread<L> {
             work.record_count += 1;
             report.record_count[record.origin.view.index()] += 1;
             report.oldest_ms = Some(report.oldest_ms.unwrap_or(i64::MAX).min(record.timestamp_ms));
+        }
+        for (partition, work) in &mut work {
+            if let Some(owned) = self.owned.get(partition)
+                && guard::holds(Guard::ForgottenTakenBack)
+            {
+                work.forgotten = forgotten(&work.write_set, owned);
+            }
         }
         work
     }
@@ -217,8 +244,11 @@ impl<L: Source + Sink> StreamThread<L> {
                 catalogue: self.parts.catalogue.as_ref(),
             },
         };
-        let previous = owned.handle.scores.get(target.user.as_str());
-        context.decide_blocking(&target.user, request, scored, previous.as_deref(), outputs)
+        // One who was erased begins anew, whatever view is left.
+        let known = owned.handle.scores.get(target.user.as_str());
+        let previous = known.filter(|_| !work.forgotten.contains(&target.user));
+        let erased_ms = work.write_set.erased_ms(target.user.as_str());
+        context.decide_blocking((&target.user, erased_ms), request, scored, previous.as_deref(), outputs)
     }
 
     /// Undoes a batch that was not committed: the timers are the only thing it took out of the thread's state.
@@ -246,8 +276,12 @@ impl<L: Source + Sink> StreamThread<L> {
         decided: Vec<Option<Decided>>,
     ) {
         let mut published = Vec::with_capacity(work.len());
-        for (partition, Work { write_set, watermark_ms, due, .. }) in work {
+        for (partition, Work { write_set, watermark_ms, forgotten, due, .. }) in work {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            for user in forgotten {
+                owned.handle.scores.remove(user.as_str());
+                owned.timers.forget(user.as_str());
+            }
             let changed = write_set.users().to_vec();
             write_set.publish(&owned.handle.state);
             debug_assert_eq!(
@@ -325,6 +359,13 @@ fn reschedule(owned: &mut Owned, user: &UserId, watermark_ms: Option<i64>) {
     if let Some(due_ms) = moment.and_then(|moment| moment.next_due_ms) {
         owned.timers.schedule(user, due_ms);
     }
+}
+
+/// Users of whom nothing is left, and those who were asked to be erased, as far as outputs speak of them.
+fn forgotten(write_set: &WriteSet, owned: &Owned) -> BTreeSet<UserId> {
+    let gone = write_set.users().iter().filter(|(_, graph)| graph.is_empty()).map(|(user, _)| user);
+    let known = gone.chain(write_set.erased()).filter(|user| owned.handle.scores.get(user.as_str()).is_some());
+    known.cloned().collect()
 }
 
 /// Names are swept when the table has doubled; small tables are left alone.

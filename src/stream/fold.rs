@@ -7,7 +7,7 @@ use super::{
     guard::{self, Guard},
 };
 use crate::{
-    event::{CleaningCounts, Decoder, RawRecord, Reason, Reject, UserId},
+    event::{CleaningCounts, Decoded, Decoder, RawRecord, Reason, Reject, UserId},
     graph::{FoldOutcome, GraphParams, PartitionState, UserGraph, WriteSet},
 };
 
@@ -43,8 +43,12 @@ impl FoldContext<'_> {
             return Folded::Before;
         }
         let raw = RawRecord { key: record.key, payload: record.payload, timestamp_ms: record.timestamp_ms };
-        let event = match self.decoder.decode(view, &raw, counts) {
-            Ok(event) => event,
+        let event = match self.decoder.decode_record(view, &raw, counts) {
+            Ok(Decoded::Event(event)) => event,
+            Ok(Decoded::Erasure(erasure)) => {
+                write_set.erase(state, view, offset, &erasure, self.params);
+                return Folded::Done;
+            }
             Err(reject) => {
                 write_set.skip(view, offset);
                 return Folded::Rejected(reject);
@@ -54,6 +58,7 @@ impl FoldContext<'_> {
             FoldOutcome::Folded => return Folded::Done,
             FoldOutcome::Duplicate => Reason::Duplicate,
             FoldOutcome::Late => Reason::Late,
+            FoldOutcome::Erased => Reason::Erased,
         };
         counts.add_reject(reason);
         if reason.is_dead_letter() {

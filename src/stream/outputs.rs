@@ -58,14 +58,14 @@ impl DecisionContext<'_> {
     /// Decides about one user and adds its records to `outputs`. Asks the scorer for reasons when there is an alert.
     pub(super) fn decide_blocking(
         &self,
-        user: &UserId,
+        (user, erased_ms): (&UserId, Option<i64>),
         request: &ScoreRequest<UserGraph>,
         scored: &Scored,
         previous: Option<&UserScore>,
         outputs: &mut Vec<OutputRecord>,
     ) -> Result<Decided, StreamError> {
         let decision = decide(previous, scored, &request.graph, request.as_of_ms, self.standing, self.params);
-        let subject = Subject { user, partition: self.partition };
+        let subject = Subject { user, partition: self.partition, erased_ms };
         let mut put = |topic, message: Message| {
             let key = user.as_str().as_bytes().to_vec();
             let Message { payload, headers } = message;
@@ -119,6 +119,14 @@ pub(super) fn restore_into(scores: &ScoreBook, key: &[u8], payload: Option<&[u8]
             warn!(%error, "a stored score cannot be read");
             false
         }
+    }
+}
+
+/// Takes back what the compacted topics say of `user`: the last score with its alert state, and the lists.
+pub(super) fn take_back(partition: PartitionId, user: &UserId, outputs: &mut Vec<OutputRecord>) {
+    for topic in [OutputTopic::Scores, OutputTopic::Recommendations] {
+        let key = user.as_str().as_bytes().to_vec();
+        outputs.push(OutputRecord { topic, partition, key, payload: None, headers: Vec::new() });
     }
 }
 

@@ -36,6 +36,10 @@ pub(super) struct BatchReport {
     pub(super) score_count: u64,
     pub(super) due_user_count: u64,
     pub(super) recommendation_count: u64,
+    /// Users whose scores and lists were taken back.
+    pub(super) forgotten_user_count: u64,
+    /// Users whom no view has room for any more.
+    pub(super) evicted_user_count: u64,
     /// Alerts by transition name.
     pub(super) alerts: Vec<&'static str>,
     /// Dead letters that cleaning knows nothing of.
@@ -70,6 +74,8 @@ impl BatchReport {
             count(names::EVENT_CLEANED, "rule", repair.name(), self.cleaning.repair_count(repair));
         }
         metrics::counter!(names::STREAM_DUE_USERS).increment(self.due_user_count);
+        metrics::counter!(names::STREAM_FORGOTTEN_USERS).increment(self.forgotten_user_count);
+        metrics::counter!(names::GRAPH_EVICTED_USERS).increment(self.evicted_user_count);
         metrics::counter!(names::DECISION_SCORES).increment(self.score_count);
         metrics::counter!(names::DECISION_RECOMMENDATIONS).increment(self.recommendation_count);
         for transition in &self.alerts {

@@ -28,7 +28,7 @@ pub trait SnapshotStore: Send {
     /// Called during a restore, after each part of the replay, with the users it changed on top of what was loaded.
     fn replayed(&mut self, partition: PartitionId, changed: &[(UserId, Arc<UserGraph>)]);
 
-    /// Called after a publish with what it changed. May hand `Arc`s to a writer; must not wait for one.
+    /// Called after a publish with what it changed; a user with an empty graph is gone. May hand `Arc`s to a writer; must not wait for one.
     fn published(&mut self, handle: &Arc<PartitionHandle>, changed: &[(UserId, Arc<UserGraph>)]);
 
     /// Called when `partition` is given up, or was built anew from the log: what was noted of it is void.
@@ -101,7 +101,9 @@ impl ArrowSnapshots {
             SnapshotKind::Base => SnapshotRequest::base(&handle.state, handle.watermark_ms()),
             SnapshotKind::Delta => {
                 let graphs = &handle.state.graphs;
-                let newest = unsaved.changed.iter().filter_map(|user| Some((user.clone(), graphs.get(user.as_str())?)));
+                // One who is gone has an empty graph.
+                let newest =
+                    unsaved.changed.iter().map(|user| (user.clone(), graphs.get(user.as_str()).unwrap_or_default()));
                 SnapshotRequest::delta(newest.collect(), &handle.state, handle.watermark_ms())
             }
         };

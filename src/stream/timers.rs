@@ -49,6 +49,11 @@ impl DueTimers {
         due
     }
 
+    /// Makes sure that `user` does not come up.
+    pub(super) fn forget(&mut self, user: &str) {
+        self.scheduled.remove(user);
+    }
+
     /// Whether someone is due at or before `now_ms`.
     pub(super) fn is_due(&self, now_ms: i64) -> bool {
         self.heap.peek().is_some_and(|Reverse((due_ms, _))| *due_ms <= now_ms)
@@ -74,6 +79,15 @@ mod tests {
         assert_eq!(timers.take_due(25, 10), []);
         assert_eq!(timers.take_due(100, 10), [(user(1), 30)]);
         assert!(!timers.is_due(i64::MAX));
+    }
+
+    #[test]
+    fn a_user_who_is_gone_does_not_come_up() {
+        let mut timers = DueTimers::default();
+        timers.schedule(&user(1), 10);
+        timers.schedule(&user(2), 10);
+        timers.forget("u1");
+        assert_eq!(timers.take_due(20, 10), [(user(2), 10)]);
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn decide_at(previous: Option<&UserScore>, scored: &Scored, day: i64) -> Decisio
 }
 
 fn subject(user: &UserId) -> Subject<'_> {
-    Subject { user, partition: PartitionId(3) }
+    Subject { user, partition: PartitionId(3), erased_ms: None }
 }
 
 /// Holds a message against its schema and the CloudEvents rules; gives back the payload.

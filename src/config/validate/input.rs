@@ -98,5 +98,7 @@ pub(super) fn graph(config: &Config, report: &mut Report) {
         graph.half_life_short_days,
     );
     report.require(graph.session_gap_ms > 0, "graph.session_gap_ms", "must be above 0", graph.session_gap_ms);
+    let memory_ms = graph.erasure_memory_ms;
+    report.require(memory_ms > 0, "graph.erasure_memory_ms", "must be above 0", memory_ms);
     report.require(graph.late_limit_ms > 0, "graph.late_limit_ms", "must be above 0", graph.late_limit_ms);
 }

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use undercurrent::{
-    decision::{AlertState, DecisionParams, RiskLevel, Thresholds, Transition, alert_id},
-    event::UserId,
+    decision::{AlertState, DecisionParams, RiskLevel, Subject, Thresholds, Transition, alert_id},
+    event::{PartitionId, UserId},
     score::Probability,
 };
 
@@ -49,7 +49,9 @@ proptest! {
             let waited_ms = last_alert_ms.map_or(i64::MAX, |last_ms| as_of_ms - last_ms);
             prop_assert!(transition == Transition::Recovered || waited_ms >= cooldown_ms);
             prop_assert_eq!(state.alert_count, before.alert_count + 1);
-            prop_assert!(ids.insert(alert_id(&user, state.alert_count)));
+            let subject = Subject { user: &user, partition: PartitionId(0), erased_ms: None };
+            let is_new = ids.insert(alert_id(subject, state.alert_count, 0));
+            prop_assert!(is_new);
             (level, last_alert_ms) = (state.level, Some(as_of_ms));
         }
     }

@@ -29,15 +29,16 @@ impl Ending {
     ) -> Result<Self, String> {
         let scores = outputs::scores(broker);
         for ((_, user), scores) in &scores {
-            for pair in scores.windows(2) {
-                check_order(user, &pair[0], &pair[1], time)?;
+            let said: Vec<&Score> = scores.iter().flatten().collect();
+            for pair in said.windows(2) {
+                check_order(user, pair[0], pair[1], time)?;
             }
         }
+        check_alerts(broker, &scores)?;
         let last_scores = scores
             .into_iter()
-            .filter_map(|(user, scores)| scores.last().map(|score| (user, (score.as_of_ms, score.bits()))))
+            .filter_map(|(user, scores)| scores.last()?.map(|score| (user, (score.as_of_ms, score.bits()))))
             .collect();
-        check_alerts(broker)?;
         let letters = outputs::dead_letters(broker);
         let origins: BTreeSet<_> =
             letters.iter().map(|letter| (letter.view, letter.partition, letter.offset)).collect();
@@ -83,18 +84,34 @@ pub(super) fn check_order(user: &str, older: &Score, newer: &Score, time: TimeMo
     Err(format!("TXN-1: input positions of successive scores of {user} do not increase: {older:?} {newer:?}"))
 }
 
-/// Alert ids never repeat, and a user's transitions follow each other legally.
-fn check_alerts(broker: &MemoryBroker) -> Result<(), String> {
+/// Alert ids never repeat, and a user's transitions follow each other legally. They begin anew as often at most as the user's
+/// scores were taken back.
+fn check_alerts(
+    broker: &MemoryBroker,
+    scores: &BTreeMap<(PartitionId, String), Vec<Option<Score>>>,
+) -> Result<(), String> {
     let mut ids = BTreeSet::new();
+    let mut taken_back: BTreeMap<&str, usize> = BTreeMap::new();
+    for ((_, user), scores) in scores {
+        *taken_back.entry(user).or_default() += scores.iter().filter(|score| score.is_none()).count();
+    }
     for (user, alerts) in outputs::alerts(broker) {
         let mut level = 0;
+        let mut beginnings = 0;
         for alert in &alerts {
+            if alert.sequence == 1 {
+                level = 0;
+                beginnings += 1;
+            }
             if !ids.insert(alert.id.clone()) {
                 return Err(format!("ALR-1: alert id {} of {user} occurs twice: {alerts:?}", alert.id));
             }
             level = alert
                 .level_after(level)
                 .ok_or_else(|| format!("ALR-1: alert `{}` of {user} at level {level}: {alerts:?}", alert.transition))?;
+        }
+        if beginnings > 1 + taken_back.get(user.as_str()).copied().unwrap_or(0) {
+            return Err(format!("ALR-1: the alerts of {user} begin {beginnings} times: {alerts:?}"));
         }
     }
     Ok(())

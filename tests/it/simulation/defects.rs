@@ -39,6 +39,10 @@ pub(super) enum Defect {
     TakesTornSnapshot,
     /// Users that only a replay changed are missing in the next delta.
     ForgetsReplayedUsers,
+    /// A restore from a snapshot knows nothing of erasures.
+    ForgetsErasures,
+    /// A delta does not say who is gone.
+    LeavesGoneUsersOut,
     /// A score depends on who else is in the batch.
     CompanyChangesScore,
 }
@@ -61,10 +65,13 @@ pub(super) const ALL: &[(Defect, &[&str])] = &[
     (Defect::ForgetsScores, &["ALR-1"]),
     (Defect::IgnoresFences, &["OWN-1", "TXN-1", "TXN-2"]),
     (Defect::ReadsAborted, &["DET-1"]),
-    (Defect::ReadsUnstable, &["TXN-1"]),
+    (Defect::ReadsUnstable, &["TXN-1", "TXN-2"]),
     (Defect::LateEndCounts, &["TXN-1"]),
     (Defect::RestoresPastItsPosition, &["DET-1"]),
     (Defect::TakesTornSnapshot, &["DET-1"]),
     (Defect::ForgetsReplayedUsers, &["DET-1"]),
+    (Defect::Loop(Guard::ForgottenTakenBack), &["ERA-1"]),
+    (Defect::ForgetsErasures, &["ERA-1", "DET-1"]),
+    (Defect::LeavesGoneUsersOut, &["ERA-1", "DET-1"]),
     (Defect::CompanyChangesScore, &["SCO-1"]),
 ];

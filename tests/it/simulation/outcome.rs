@@ -17,6 +17,8 @@ pub(super) struct Outcome {
     pub(super) score_count: u64,
     pub(super) due_score_count: u64,
     pub(super) alert_count: u64,
+    pub(super) erasure_count: u64,
+    pub(super) taken_back_count: u64,
     /// By reason.
     pub(super) dead_letters: BTreeMap<String, u64>,
 }
@@ -32,7 +34,7 @@ impl Outcome {
     }
 
     /// Taken apart field by field, so that a new one cannot be forgotten here.
-    fn counts(&mut self) -> [&mut u64; 13] {
+    fn counts(&mut self) -> [&mut u64; 15] {
         let Self {
             crash_count,
             stop_count,
@@ -47,6 +49,8 @@ impl Outcome {
             score_count,
             due_score_count,
             alert_count,
+            erasure_count,
+            taken_back_count,
             dead_letters: _,
         } = self;
         [
@@ -63,6 +67,8 @@ impl Outcome {
             score_count,
             due_score_count,
             alert_count,
+            erasure_count,
+            taken_back_count,
         ]
     }
 

@@ -24,18 +24,20 @@ impl Score {
         self.probabilities.map(f64::to_bits)
     }
 
-    pub(super) fn of(record: &OutputRecord) -> Self {
+    /// `None` when the user's scores are taken back.
+    pub(super) fn of(record: &OutputRecord) -> Option<Self> {
+        record.payload.as_ref()?;
         let value = json(record);
         let number = |name: &str| value[name].as_f64().unwrap_or_else(|| panic!("SCO-1: `{name}` of {value}"));
         let positions = TOPICS.map(|topic| {
             Offset(value["input_positions"][topic].as_i64().unwrap_or_else(|| panic!("`{topic}` of {value}")))
         });
         let scored_at = chrono::DateTime::parse_from_rfc3339(value["scored_at"].as_str().unwrap()).unwrap();
-        Self {
+        Some(Self {
             positions: Positions(positions),
             as_of_ms: scored_at.timestamp_millis(),
             probabilities: [number("churn_probability"), number("purchase_probability")],
-        }
+        })
     }
 }
 
@@ -44,13 +46,15 @@ impl Score {
 pub(super) struct Alert {
     pub(super) id: String,
     pub(super) transition: String,
+    /// Its number for its user, from 1.
+    pub(super) sequence: u64,
 }
 
 impl Alert {
     pub(super) fn of(record: &OutputRecord) -> Self {
         let value = json(record);
         let text = |name: &str| value[name].as_str().unwrap_or_else(|| panic!("`{name}` of {value}")).to_owned();
-        Self { id: text("alert_id"), transition: text("transition") }
+        Self { id: text("alert_id"), transition: text("transition"), sequence: value["sequence"].as_u64().unwrap() }
     }
 
     /// The user's level after this alert, or `None` when it may not follow `level`.
@@ -91,9 +95,9 @@ pub(super) fn user_of(record: &OutputRecord) -> String {
     String::from_utf8(record.key.clone()).unwrap()
 }
 
-/// Scores of every user, oldest first.
-pub(super) fn scores(broker: &MemoryBroker) -> BTreeMap<(PartitionId, String), Vec<Score>> {
-    let mut scores: BTreeMap<_, Vec<Score>> = BTreeMap::new();
+/// Scores of every user, oldest first; `None` where they are taken back.
+pub(super) fn scores(broker: &MemoryBroker) -> BTreeMap<(PartitionId, String), Vec<Option<Score>>> {
+    let mut scores: BTreeMap<_, Vec<Option<Score>>> = BTreeMap::new();
     for (partition, record) in records(broker, OutputTopic::Scores) {
         scores.entry((partition, user_of(&record))).or_default().push(Score::of(&record));
     }

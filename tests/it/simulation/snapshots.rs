@@ -68,7 +68,11 @@ impl SimSnapshots {
         for (name, text) in state.names.to_vec() {
             names.insert(name, text);
         }
-        PartitionState::restored(state.partition(), graphs, names, progress)
+        let spoiled = PartitionState::restored(state.partition(), graphs, names, progress);
+        if self.defect == Defect::ForgetsErasures {
+            return spoiled;
+        }
+        spoiled.with_erasures((*state.erasures()).clone())
     }
 }
 
@@ -100,8 +104,17 @@ impl SnapshotStore for SimSnapshots {
 
     fn published(&mut self, handle: &Arc<PartitionHandle>, changed: &[(UserId, Arc<UserGraph>)]) {
         for (user, graph) in changed {
-            let kept = handle.state.graphs.get(user.as_str()).expect("what is published is there");
-            assert!(Arc::ptr_eq(&kept, graph), "TXN-2: what is handed to snapshots is what was published");
+            match handle.state.graphs.get(user.as_str()) {
+                Some(kept) => {
+                    assert!(Arc::ptr_eq(&kept, graph), "TXN-2: what is handed to snapshots is what was published");
+                }
+                None => assert!(graph.is_empty(), "what is published is there"),
+            }
+        }
+        if self.defect == Defect::LeavesGoneUsersOut {
+            let mut changed = changed.to_vec();
+            changed.retain(|(_, graph)| !graph.is_empty());
+            return self.inner.published(handle, &changed);
         }
         self.inner.published(handle, changed);
     }

@@ -24,6 +24,8 @@ pub(super) struct Watch {
     next: BTreeMap<(OutputTopic, PartitionId), usize>,
     scores: BTreeMap<(PartitionId, String), Score>,
     levels: BTreeMap<String, u8>,
+    /// How often users' scores were taken back, less the times that their alerts began anew.
+    taken_back: BTreeMap<String, u32>,
     alert_ids: BTreeSet<String>,
     refused: BTreeSet<(usize, PartitionId, Offset)>,
     /// State by partition and positions: two states at one place are one state.
@@ -57,7 +59,10 @@ impl Watch {
         let user = user_of(record);
         match record.topic {
             OutputTopic::Scores => {
-                let score = Score::of(record);
+                let Some(score) = Score::of(record) else {
+                    *self.taken_back.entry(user).or_default() += 1;
+                    return Ok(());
+                };
                 if !score.positions.at_or_before(committed) {
                     return Err(format!("TXN-1: {user} is scored at {}, committed is {committed}", score.positions));
                 }
@@ -72,6 +77,14 @@ impl Watch {
                 let alert = Alert::of(record);
                 if !self.alert_ids.insert(alert.id.clone()) {
                     return Err(format!("ALR-1: alert id {} of {user} occurs twice", alert.id));
+                }
+                // Several transactions may become visible at once, so what is taken back may be seen before an older alert.
+                if alert.sequence == 1
+                    && self.levels.contains_key(&user)
+                    && let Some(times) = self.taken_back.get_mut(&user).filter(|times| **times > 0)
+                {
+                    *times -= 1;
+                    self.levels.remove(&user);
                 }
                 let level = self.levels.entry(user.clone()).or_default();
                 *level = alert

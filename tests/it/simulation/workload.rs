@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use undercurrent::{
-    event::{DAY_MS, PartitionId, View},
+    event::{DAY_MS, PartitionId, View, erasure_payload},
     stream::{TimeMode, memory::MemoryBroker, partitioner::partition_of},
 };
 
@@ -15,8 +15,17 @@ pub(super) struct Workload {
     pub(super) partition_count: u32,
     pub(super) time: TimeMode,
     pub(super) inputs: Vec<Input>,
+    /// Users who are asked to be erased.
+    pub(super) erasures: Vec<Erased>,
     /// The wall clock when everything has settled.
     pub(super) end_ms: i64,
+}
+
+/// A request to forget a user, in one view.
+pub(super) struct Erased {
+    pub(super) user: String,
+    pub(super) view: View,
+    pub(super) time_ms: i64,
 }
 
 /// One record of an input topic.
@@ -49,6 +58,7 @@ impl Workload {
         let input_count = rng.random_range(80..320);
         let mut inputs: Vec<Input> = Vec::new();
         let mut number = 0;
+        let mut erasures = Vec::new();
         while inputs.len() < input_count {
             let Some(user) = users.iter_mut().min_by_key(|user| user.next_ms) else { break };
             if user.next_ms > end_ms {
@@ -64,9 +74,18 @@ impl Workload {
                 inputs.push(repeated);
             }
             inputs.push(draw_input(&mut rng, user, now_ms, number, partition_count));
+            if rng.random_ratio(1, 25) {
+                for view in View::ALL {
+                    let request = Input::erasing(&user.name, view, now_ms, partition_count, rng.random_ratio(1, 20));
+                    if !request.is_aborted {
+                        erasures.push(Erased { user: user.name.clone(), view, time_ms: now_ms });
+                    }
+                    inputs.push(request);
+                }
+            }
         }
         let time = if seed.is_multiple_of(3) { TimeMode::Live { grace_ms: DAY_MS } } else { TimeMode::Replay };
-        Self { partition_count, time, inputs, end_ms: end_ms + rng.random_range(0..60) * DAY_MS }
+        Self { partition_count, time, inputs, erasures, end_ms: end_ms + rng.random_range(0..60) * DAY_MS }
     }
 }
 
@@ -95,6 +114,17 @@ impl User {
 impl Input {
     fn at(&self, timestamp_ms: i64) -> Self {
         Self { timestamp_ms, key: self.key.clone(), payload: self.payload.clone(), ..*self }
+    }
+
+    fn erasing(user: &str, view: View, now_ms: i64, partition_count: u32, is_aborted: bool) -> Self {
+        Self {
+            view,
+            partition: partition_of(user.as_bytes(), partition_count),
+            timestamp_ms: now_ms,
+            key: Some(user.as_bytes().to_vec()),
+            payload: Some(erasure_payload(user, now_ms)),
+            is_aborted,
+        }
     }
 
     pub(super) fn append(&self, broker: &MemoryBroker) {

@@ -35,7 +35,7 @@ use super::{
     scorer::SilenceScorer,
     snapshots::SimSnapshots,
     watch::{RING_CAPACITY, Watch, check_owners},
-    workload::Workload,
+    workload::{Erased, Workload},
 };
 
 /// Turns in which a quiet world must have settled.
@@ -438,7 +438,29 @@ impl<'a> World<'a> {
         if states.len() != self.workload.partition_count as usize {
             return Err(format!("OWN-1: partitions without an owner: only {:?} have one", states.keys()));
         }
-        Ending::checked(&self.broker, self.workload.time, states)
+        let ending = Ending::checked(&self.broker, self.workload.time, states)?;
+        self.check_erasures(&ending)?;
+        Ok(ending)
+    }
+
+    /// Everything was read: nothing that is older than an erasure of its user is left, in the graphs or in the last scores.
+    fn check_erasures(&self, ending: &Ending) -> Result<(), String> {
+        let handles: Vec<_> = self.members.values().flat_map(|member| member.partitions.all()).collect();
+        for Erased { user, view, time_ms } in &self.workload.erasures {
+            for handle in &handles {
+                let graph = handle.state.graphs.get(user).unwrap_or_default();
+                if graph.view(*view).is_some_and(|of_view| of_view.summary().first_ms < *time_ms) {
+                    return Err(format!("ERA-1: {user} was erased at {time_ms}, {view:?} knows older events"));
+                }
+            }
+        }
+        for (partition, user) in ending.last_scores.keys() {
+            let handle = handles.iter().find(|handle| handle.state.partition() == *partition);
+            if handle.is_some_and(|handle| handle.state.graphs.get(user).is_none()) {
+                return Err(format!("ERA-1: {user} has a score and no graph"));
+            }
+        }
+        Ok(())
     }
 
     fn count_outcome(&mut self) {
@@ -448,11 +470,13 @@ impl<'a> World<'a> {
         outcome.full_disk_count = self.disk.full_count.load(Ordering::Relaxed);
         outcome.torn_write_count = self.disk.torn_count.load(Ordering::Relaxed);
         let scores = outputs::scores(&self.broker);
+        outcome.erasure_count = self.workload.erasures.len() as u64;
+        outcome.taken_back_count = scores.values().flatten().filter(|score| score.is_none()).count() as u64;
         outcome.score_count = scores.values().map(|scores| scores.len() as u64).sum();
         outcome.due_score_count = scores
             .values()
             .flat_map(|scores| scores.windows(2))
-            .filter(|pair| pair[1].as_of_ms > pair[0].as_of_ms + DAY_MS / 2)
+            .filter(|pair| matches!(pair, [Some(old), Some(new)] if new.as_of_ms > old.as_of_ms + DAY_MS / 2))
             .count() as u64;
         outcome.alert_count = outputs::alerts(&self.broker).values().map(|alerts| alerts.len() as u64).sum();
         for letter in outputs::dead_letters(&self.broker) {
