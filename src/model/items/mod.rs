@@ -73,15 +73,17 @@ impl ItemModel {
         let ranked = |(score, place): (f64, usize)| RankedItem {
             item: item(place),
             score: score as f32,
-            reason: reason(ranker, set.features(place), score),
+            reason: reason(ranker, set.features(place)),
         };
         best.into_iter().map(ranked).collect()
     }
 }
 
 /// The source without which the place would lose most: its features are set to what a candidate has that the source
-/// says nothing of. A source that says nothing of the candidate is never the reason.
-fn reason(ranker: &Ranker, features: &[f32], score: f64) -> ItemReason {
+/// says nothing of. A source that says nothing of the candidate is never the reason. The first trees answer: each place is
+/// asked about once a source, which would cost more than the ranking itself by all of them.
+fn reason(ranker: &Ranker, features: &[f32]) -> ItemReason {
+    let score = ranker.first_score(features);
     let mut best = (f64::NEG_INFINITY, ItemReason::Popularity);
     for (source, range) in SOURCES {
         let mut without = BLANK;
@@ -90,7 +92,7 @@ fn reason(ranker: &Ranker, features: &[f32], score: f64) -> ItemReason {
         if features[range].iter().all(|value| value.is_nan()) {
             continue;
         }
-        let effect = score - ranker.score(&without);
+        let effect = score - ranker.first_score(&without);
         if effect > best.0 {
             best = (effect, source);
         }
