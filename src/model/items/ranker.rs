@@ -42,8 +42,12 @@ impl Ranker {
 
     /// The score by the weights and the first trees alone: most of it at a fraction of the cost.
     pub(super) fn first_score(&self, features: &[f32]) -> f64 {
+        self.weighted(features) + self.first.score(features)
+    }
+
+    fn weighted(&self, features: &[f32]) -> f64 {
         let pairs = self.linear.iter().zip(features).filter(|(weight, value)| **weight != 0.0 && value.is_finite());
-        pairs.map(|(weight, value)| f64::from(*weight) * f64::from(*value)).sum::<f64>() + self.first.score(features)
+        pairs.map(|(weight, value)| f64::from(*weight) * f64::from(*value)).sum()
     }
 
     /// The `limit` best of `places`, best first, with their scores. `features` gives a place's row; places are told
@@ -58,14 +62,23 @@ impl Ranker {
         let best_first = |left: &(f64, usize), right: &(f64, usize)| {
             right.0.total_cmp(&left.0).then_with(|| tie(left.1).cmp(&tie(right.1)))
         };
-        let mut scored: Vec<(f64, usize)> = places.map(|place| (self.first_score(features(place)), place)).collect();
+        let places: Vec<usize> = places.collect();
+        let rows: Vec<&[f32]> = places.iter().map(|place| features(*place)).collect();
+        let first = self.first.scores(&rows);
+        let mut scored: Vec<(f64, usize)> = first
+            .iter()
+            .zip(&rows)
+            .zip(places)
+            .map(|((first, row), place)| (self.weighted(row) + first, place))
+            .collect();
         let kept = KEPT.max(limit);
         if scored.len() > kept {
             scored.select_nth_unstable_by(kept - 1, best_first);
             scored.truncate(kept);
         }
-        for (score, place) in &mut scored {
-            *score += self.rest.score(features(*place));
+        let rows: Vec<&[f32]> = scored.iter().map(|(_, place)| features(*place)).collect();
+        for ((score, _), rest) in scored.iter_mut().zip(self.rest.scores(&rows)) {
+            *score += rest;
         }
         scored.sort_unstable_by(best_first);
         scored.truncate(limit);
