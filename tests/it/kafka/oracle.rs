@@ -125,7 +125,8 @@ impl GroupWatcher {
             let seen = self.committed_count();
             assert!(seen >= newest, "committed offsets never go back");
             idle_polls = if seen > newest { 0 } else { idle_polls + 1 };
-            assert!(idle_polls < MAX_IDLE_POLLS, "no progress past {seen} of {count} events");
+            let said = || daemons.iter().map(|daemon| daemon.log_text()).collect::<Vec<_>>().join("\n");
+            assert!(idle_polls < MAX_IDLE_POLLS, "no progress past {seen} of {count} events\n{}", said());
             newest = seen;
         }
     }
@@ -209,12 +210,14 @@ pub(super) fn check_scores(records: &[TailRecord]) -> Result<BTreeMap<String, Va
 
 /// No alert id twice, numbers without gaps, and each user's levels a chain that begins calm. Returns how many there are.
 fn check_alerts(records: &[TailRecord]) -> usize {
-    let mut ids = BTreeSet::new();
+    let mut ids = BTreeMap::new();
     let mut chains: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for record in records {
         let alert = json(record);
         let text = |key: &str| alert[key].as_str().unwrap().to_owned();
-        assert!(ids.insert(text("alert_id")), "alert {} is there twice", alert["alert_id"]);
+        let place = (record.partition, record.offset, record.timestamp_ms);
+        let before = ids.insert(text("alert_id"), place);
+        assert!(before.is_none(), "{alert} is there twice: at {before:?} and {place:?}");
         let (sequence, level) = chains.entry(text("user_id")).or_insert((0, "calm".to_owned()));
         *sequence += 1;
         assert_eq!(alert["sequence"], *sequence, "alerts of a user are numbered without gaps");

@@ -12,6 +12,7 @@ use undercurrent::stream::kafka::{KafkaParams, TopicPlan, create_topics};
 
 use super::{
     chaos::{EVENTS_PER_FAULT, Scene, number},
+    load::EVENTS_PER_SECOND,
     oracle::PARTITION_COUNT,
     params_at, variable,
 };
@@ -89,7 +90,9 @@ fn brokers_that_are_away_are_waited_for_and_readyz_says_so() {
     }
     let outage = Duration::from_secs(number("CHAOS_OUTAGE_S", 60) as u64);
     let Some(cluster) = Cluster::start("outage", 1) else { return };
-    let scene = Scene::with("outage", cluster.params("outage"), 8 * EVENTS_PER_FAULT);
+    // The load goes on while the brokers are away, and for as long as the daemon may take to come back.
+    let most_events = EVENTS_PER_SECOND * (number("CHAOS_OUTAGE_S", 60) + 90);
+    let scene = Scene::with("outage", cluster.params("outage"), most_events);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("127.0.0.1:{port}");
     let mut daemon =
