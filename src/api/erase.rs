@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{ApiState, problem::Problem};
 use crate::{
-    event::{CleaningCounts, Decoder, RawRecord, Reject, View, erasure_payload, format_time_ms},
+    event::{View, format_time_ms},
     stream::embedded::NewRecord,
 };
 
@@ -38,10 +38,11 @@ pub(super) async fn delete_user(State(state): State<ApiState>, Path(id): Path<St
 
 fn erase_blocking(state: &ApiState, id: &str) -> Result<Response, Problem> {
     let now_ms = state.clock.now_ms();
-    let payload = erasure_payload(id, now_ms);
-    let decoder = state.edge.lock().unwrap_or_else(std::sync::PoisonError::into_inner).decoder().clone();
-    check(&decoder, id, &payload, now_ms)
-        .map_err(|reject| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "erasure refused", reject.message))?;
+    let edge = state.edge.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let request = edge.decoder().erasure_request(id, now_ms);
+    drop(edge);
+    let payload =
+        request.map_err(|reject| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "erasure refused", reject.message))?;
     let records = View::ALL.map(|view| NewRecord { view, key: id.as_bytes(), payload: &payload, event_id: None });
     let failed = |error: &str| {
         let detail = format!("the request is not safely stored: {error}; send it again");
@@ -54,10 +55,4 @@ fn erase_blocking(state: &ApiState, id: &str) -> Result<Response, Problem> {
     })?;
     let answer = json!({ "user_id": id, "erased_at": format_time_ms(now_ms) });
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
-}
-
-/// The stream must take the record: it would go to the dead letters otherwise.
-fn check(decoder: &Decoder, id: &str, payload: &[u8], now_ms: i64) -> Result<(), Reject> {
-    let record = RawRecord { key: Some(id.as_bytes()), payload: Some(payload), timestamp_ms: now_ms };
-    decoder.decode_record(View::Click, &record, &mut CleaningCounts::default()).map(drop)
 }

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, LogKind},
     daemon::params,
-    event::{CleaningCounts, RawRecord, View, erasure_payload},
+    event::View,
     stream::{
         embedded::{EmbeddedLog, NewRecord},
         kafka::KafkaProducer,
@@ -37,11 +37,7 @@ pub(super) fn run(global: &GlobalArgs, args: &EraseArgs) -> anyhow::Result<()> {
     let decoder = params::decoder(&config)?;
     let mut requests = Vec::with_capacity(args.users.len());
     for user in &args.users {
-        let payload = erasure_payload(user, now_ms);
-        let record = RawRecord { key: Some(user.as_bytes()), payload: Some(&payload), timestamp_ms: now_ms };
-        decoder
-            .decode_record(View::Click, &record, &mut CleaningCounts::default())
-            .with_context(|| format!("`{user}` cannot be erased"))?;
+        let payload = decoder.erasure_request(user, now_ms).with_context(|| format!("`{user}` cannot be erased"))?;
         requests.push((user.as_bytes(), payload));
     }
     send(&config, &requests)?;

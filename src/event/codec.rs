@@ -72,13 +72,13 @@ impl Decoder {
         &self.params
     }
 
-    /// Decodes one record of the topic of `view`, and counts what was done.
-    pub fn decode<'a>(
+    /// Reads one record of the topic of `view`, and counts what was done.
+    pub fn decode_record<'a>(
         &self,
         view: View,
         record: &RawRecord<'a>,
         counts: &mut CleaningCounts,
-    ) -> Result<Event<'a>, Reject> {
+    ) -> Result<Decoded<'a>, Reject> {
         let decoded = self.decode_uncounted(view, record, counts);
         if let Err(reject) = &decoded {
             counts.add_reject(reject.reason);
@@ -86,22 +86,25 @@ impl Decoder {
         decoded
     }
 
-    /// [`decode`](Self::decode) for readers of the input topics, where a record may also ask for a user to be erased.
-    pub fn decode_record<'a>(
+    /// [`decode_record`](Self::decode_record) for readers of events alone: a request to erase a user is refused.
+    pub fn decode<'a>(
         &self,
         view: View,
         record: &RawRecord<'a>,
         counts: &mut CleaningCounts,
-    ) -> Result<Decoded<'a>, Reject> {
-        let decoded = self.decode_record_uncounted(view, record, counts);
-        if let Err(reject) = &decoded {
-            counts.add_reject(reject.reason);
+    ) -> Result<Event<'a>, Reject> {
+        match self.decode_record(view, record, counts)? {
+            Decoded::Event(event) => Ok(event),
+            Decoded::Erasure(_) => {
+                let reject = erasure_is_no_event();
+                counts.add_reject(reject.reason);
+                Err(reject)
+            }
         }
-        decoded
     }
 
     #[inline]
-    fn decode_record_uncounted<'a>(
+    fn decode_uncounted<'a>(
         &self,
         view: View,
         record: &RawRecord<'a>,
@@ -120,21 +123,6 @@ impl Decoder {
             return Ok(Decoded::Erasure(Erasure { user, time_ms }));
         }
         self.event_of(&wire, surroundings, Repairs::default(), counts).map(Decoded::Event)
-    }
-
-    #[inline]
-    fn decode_uncounted<'a>(
-        &self,
-        view: View,
-        record: &RawRecord<'a>,
-        counts: &mut CleaningCounts,
-    ) -> Result<Event<'a>, Reject> {
-        let payload = record.payload.ok_or_else(|| Reject::new(Reason::Tombstone, "record", "the payload is null"))?;
-        let mut wire = Wire::default();
-        wire.read(self.text(payload)?)?;
-        let surroundings =
-            Surroundings { topic: Some((view, record.key)), timestamp_ms: record.timestamp_ms, record: payload };
-        self.event_of(&wire, surroundings, Repairs::default(), counts)
     }
 
     /// Reads the wire form of one payload.
@@ -166,8 +154,7 @@ impl Decoder {
             return Err(Reject::new(Reason::MissingEvent, "event", "there is no event name"));
         };
         if &*name == ERASE_EVENT {
-            let message = "a user is erased by `DELETE /v1/users/{id}` or `undercurrent erase`, not by an event";
-            return Err(Reject::new(Reason::UnknownEvent, "event", message));
+            return Err(erasure_is_no_event());
         }
         if let Some(kind) = self.mapping.known(&name) {
             return Ok(kind);
@@ -391,6 +378,11 @@ impl Decoder {
             }
         }
     }
+}
+
+fn erasure_is_no_event() -> Reject {
+    let message = "a user is erased by `DELETE /v1/users/{id}` or `undercurrent erase`, not by an event";
+    Reject::new(Reason::UnknownEvent, "event", message)
 }
 
 /// Whether a record is a request to forget its user.

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::json;
 
-use super::Event;
+use super::{CleaningCounts, Decoder, Event, RawRecord, Reject, View};
 
 /// The name in the field `event` of a request to forget a user. It cannot be mapped to a kind.
 pub const ERASE_EVENT: &str = "erase_user";
@@ -31,7 +31,13 @@ pub enum Decoded<'a> {
     Erasure(Erasure<'a>),
 }
 
-/// The payload of a request to forget `user`, as each input topic takes it.
-pub fn erasure_payload(user: &str, time_ms: i64) -> Vec<u8> {
-    json!({ "event": ERASE_EVENT, "user_id": user, "timestamp": time_ms }).to_string().into_bytes()
+impl Decoder {
+    /// The payload of a request to forget `user`, as each input topic takes it; refused where this decoder would refuse it
+    /// in the stream.
+    pub fn erasure_request(&self, user: &str, time_ms: i64) -> Result<Vec<u8>, Reject> {
+        let payload = json!({ "event": ERASE_EVENT, "user_id": user, "timestamp": time_ms }).to_string().into_bytes();
+        let record = RawRecord { key: Some(user.as_bytes()), payload: Some(&payload), timestamp_ms: time_ms };
+        self.decode_record(View::Click, &record, &mut CleaningCounts::default())?;
+        Ok(payload)
+    }
 }

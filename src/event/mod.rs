@@ -21,7 +21,7 @@ pub use clean::{
 };
 pub use codec::{Decoder, RawRecord};
 pub use edge::{Admitted, Edge};
-pub use erasure::{Decoded, ERASE_EVENT, Erasure, erasure_payload};
+pub use erasure::{Decoded, ERASE_EVENT, Erasure};
 pub use file::{CSV_COLUMNS, FileError, FileRow, RowReader, for_each_row, open_input};
 pub use hash::{TextHashBuilder, TextHasher};
 pub use ids::{NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View};

@@ -3,7 +3,7 @@
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use undercurrent::{
-    event::{DAY_MS, PartitionId, View, erasure_payload},
+    event::{DAY_MS, Decoder, PartitionId, View},
     stream::{TimeMode, memory::MemoryBroker, partitioner::partition_of},
 };
 
@@ -122,7 +122,7 @@ impl Input {
             partition: partition_of(user.as_bytes(), partition_count),
             timestamp_ms: now_ms,
             key: Some(user.as_bytes().to_vec()),
-            payload: Some(erasure_payload(user, now_ms)),
+            payload: Some(Decoder::default().erasure_request(user, now_ms).expect("a user of the workload")),
             is_aborted,
         }
     }
