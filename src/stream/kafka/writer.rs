@@ -47,7 +47,7 @@ enum Outcome {
     Failed(LogError),
     /// Nothing more can be done with this producer: it is fenced, or the outcome stayed unknown.
     Lost(LogError),
-    /// The broker was asked to commit, and after that the client wants an abort.
+    /// The brokers may have been asked to commit, and after that the client wants an abort.
     Unclear(LogError),
 }
 
@@ -164,18 +164,16 @@ impl Writer {
         }
         let action = "committing a transaction";
         let deadline = Deadline::after_ms(u64::from(self.params.timeouts.commit_resolve_ms));
-        let mut was_tried = false;
         loop {
             let attempt = deadline.remaining_at_most(u64::from(self.params.timeouts.commit_attempt_ms));
             let Err(error) = self.producer.commit_transaction(attempt) else {
                 return Outcome::Committed;
             };
             match transaction_disposition(&error) {
-                Disposition::Abort if was_tried => return Outcome::Unclear(self.abortable(action, &error)),
-                Disposition::Abort => return Outcome::Failed(self.abortable(action, &error)),
+                // Whether the brokers were asked to commit before the client wanted an abort, it does not say.
+                Disposition::Abort => return Outcome::Unclear(self.abortable(action, &error)),
                 Disposition::Retry if !deadline.has_passed() => {
                     warn!(transactional_id = self.thread_id, %error, "outcome of a commit is unknown; asking again");
-                    was_tried = true;
                     self.must_renew = true;
                 }
                 Disposition::Retry => {
@@ -388,7 +386,8 @@ pub(super) fn drain(producer: &BaseProducer<Watch>, deadline: Deadline, action: 
     Ok(())
 }
 
-/// Whether `offsets` were the last that the group committed, by their text too: a batch of silent users moves no offset. Waits for what is still undecided.
+/// Whether `offsets` were the last that the group committed, by their text too: a batch of silent users moves no offset.
+/// Waits for what is still undecided.
 fn is_committed(
     consumer: &BaseConsumer<GroupContext>,
     offsets: &TopicPartitionList,
