@@ -1,4 +1,4 @@
-//! Rebalances: what the group gives and takes, in the order it happened.
+//! Membership in the consumer group: joining, and what the group gives and takes, in the order it happened.
 
 use std::{
     collections::VecDeque,
@@ -12,17 +12,21 @@ use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode as Code},
     types::RDKafkaRespErr,
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
-    client::{Watch, forward_log},
+    client::{Watch, forward_log, group_config},
+    error::{explain, fatal, heals_by_itself, request_error},
     lag::LagTable,
-    params::TopicNames,
+    params::{KafkaParams, TopicNames},
 };
-use crate::event::{PartitionId, View};
+use crate::{
+    event::{PartitionId, View},
+    stream::LogError,
+};
 
 /// One rebalance event.
 #[derive(Debug)]
@@ -113,5 +117,58 @@ impl ConsumerContext for GroupContext {
         if let Err(error) = outcome {
             self.push(GroupEvent::Failed(error.to_string()));
         }
+    }
+}
+
+/// A member of the group that has asked to read the input topics.
+pub(super) fn member(
+    params: &KafkaParams,
+    thread_id: &str,
+    lag: &Arc<LagTable>,
+) -> Result<BaseConsumer<GroupContext>, LogError> {
+    let context = GroupContext::new(params.topics.clone(), Arc::clone(lag));
+    let consumer: BaseConsumer<GroupContext> = group_config(params, thread_id)
+        .create_with_context(context)
+        .map_err(|error| fatal("making the consumer", explain(&error)))?;
+    let names: Vec<&str> = params.topics.inputs.iter().map(String::as_str).collect();
+    consumer.subscribe(&names).map_err(|error| fatal("subscribing to the input topics", explain(&error)))?;
+    Ok(consumer)
+}
+
+/// Errors that the consumer heals by itself are only noted.
+pub(super) fn tolerate(error: &KafkaError) -> Result<(), LogError> {
+    if error.rdkafka_error_code() == Some(Code::FencedInstanceId) {
+        // The next poll joins anew, or ends; see `KafkaLog::rejoin`.
+        return Ok(());
+    }
+    let heals = !matches!(error, KafkaError::MessageConsumptionFatal(_))
+        && error.rdkafka_error_code().is_some_and(|code| {
+            heals_by_itself(code)
+                || matches!(
+                    code,
+                    // The member was thrown out for not polling; it gives its partitions up and joins again.
+                    Code::PollExceeded | Code::UnknownMemberId | Code::IllegalGeneration | Code::AssignmentLost
+                )
+        });
+    if heals {
+        debug!(%error, "consumer reports");
+        return Ok(());
+    }
+    Err(request_error("reading the input topics", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Disposition;
+
+    #[test]
+    fn only_what_heals_is_tolerated() {
+        assert!(tolerate(&KafkaError::MessageConsumption(Code::AllBrokersDown)).is_ok());
+        assert!(tolerate(&KafkaError::MessageConsumption(Code::PollExceeded)).is_ok());
+        let error = tolerate(&KafkaError::MessageConsumption(Code::AutoOffsetReset)).unwrap_err();
+        assert_eq!(error.disposition, Disposition::Fatal);
+        assert!(tolerate(&KafkaError::MessageConsumptionFatal(Code::AllBrokersDown)).is_err());
+        assert!(tolerate(&KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)).is_ok(), "the poll sees to it");
     }
 }

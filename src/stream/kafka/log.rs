@@ -8,13 +8,12 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{BorrowedMessage, Headers},
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    client::group_config,
     deadline::Deadline,
-    error::{explain, fatal, heals_by_itself, log_error, request_error},
-    group::{GroupContext, GroupEvent},
+    error::{explain, fatal, log_error},
+    group::{GroupContext, GroupEvent, member, tolerate},
     inputs::read_inputs,
     lag::LagTable,
     layout::Layout,
@@ -459,39 +458,6 @@ fn whole_partitions(assigned: &[(View, PartitionId)]) -> Result<Vec<PartitionId>
     Ok(views.into_keys().collect())
 }
 
-/// A member of the group that has asked to read the input topics.
-fn member(params: &KafkaParams, thread_id: &str, lag: &Arc<LagTable>) -> Result<BaseConsumer<GroupContext>, LogError> {
-    let context = GroupContext::new(params.topics.clone(), Arc::clone(lag));
-    let consumer: BaseConsumer<GroupContext> = group_config(params, thread_id)
-        .create_with_context(context)
-        .map_err(|error| fatal("making the consumer", explain(&error)))?;
-    let names: Vec<&str> = params.topics.inputs.iter().map(String::as_str).collect();
-    consumer.subscribe(&names).map_err(|error| fatal("subscribing to the input topics", explain(&error)))?;
-    Ok(consumer)
-}
-
-/// Errors that the consumer heals by itself are only noted.
-fn tolerate(error: &KafkaError) -> Result<(), LogError> {
-    if error.rdkafka_error_code() == Some(Code::FencedInstanceId) {
-        // The next poll joins anew, or ends; see `KafkaLog::rejoin`.
-        return Ok(());
-    }
-    let heals = !matches!(error, KafkaError::MessageConsumptionFatal(_))
-        && error.rdkafka_error_code().is_some_and(|code| {
-            heals_by_itself(code)
-                || matches!(
-                    code,
-                    // The member was thrown out for not polling; it gives its partitions up and joins again.
-                    Code::PollExceeded | Code::UnknownMemberId | Code::IllegalGeneration | Code::AssignmentLost
-                )
-        });
-    if heals {
-        debug!(%error, "consumer reports");
-        return Ok(());
-    }
-    Err(request_error("reading the input topics", error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -503,15 +469,5 @@ mod tests {
         assert_eq!(whole_partitions(&whole), Ok(vec![PartitionId(0), PartitionId(1)]));
         assert_eq!(whole_partitions(&[]), Ok(vec![]));
         assert!(whole_partitions(&whole[1..]).unwrap_err().contains("partition 1 came with 2 of 3"));
-    }
-
-    #[test]
-    fn only_what_heals_is_tolerated() {
-        assert!(tolerate(&KafkaError::MessageConsumption(Code::AllBrokersDown)).is_ok());
-        assert!(tolerate(&KafkaError::MessageConsumption(Code::PollExceeded)).is_ok());
-        let error = tolerate(&KafkaError::MessageConsumption(Code::AutoOffsetReset)).unwrap_err();
-        assert_eq!(error.disposition, Disposition::Fatal);
-        assert!(tolerate(&KafkaError::MessageConsumptionFatal(Code::AllBrokersDown)).is_err());
-        assert!(tolerate(&KafkaError::MessageConsumptionFatal(Code::FencedInstanceId)).is_ok(), "the poll sees to it");
     }
 }
