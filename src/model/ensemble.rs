@@ -117,7 +117,7 @@ impl Blend {
     }
 
     /// The calibrated log-odds of one user, given the network's. Trees that do not count are not walked.
-    fn log_odds(&self, network: f32, user: &EncodedUser, row: &[f32]) -> f32 {
+    pub(super) fn log_odds(&self, network: f32, user: &EncodedUser, row: &[f32]) -> f32 {
         if self.weights.trees > 0.0 {
             return self.blend(self.members(network, user, row));
         }

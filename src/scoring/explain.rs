@@ -28,7 +28,7 @@ pub(super) fn reasons(
     let mut inputs = vec![user];
     inputs.extend(pieces.iter().map(|(_, without)| without));
     let predictions = served.predict(forward, &inputs)?;
-    let log_odds = |prediction: &Prediction, user: &EncodedUser| served.bundle.log_odds(prediction, user)[0];
+    let log_odds = |prediction: &Prediction, user: &EncodedUser| served.bundle.churn_log_odds(prediction, user);
     let whole = log_odds(&predictions[0], user);
     let mut reasons: Vec<Reason> = pieces
         .iter()

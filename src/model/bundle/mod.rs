@@ -20,7 +20,7 @@ use self::{
 };
 use super::{
     Calibration, CandleForward, Ensemble, ForestError, FusedError, FusedForward, Model, NetworkConfig, Parameter,
-    Parameters, Prediction,
+    Parameters, Prediction, forest_row,
     items::{ItemModel, ItemModelError},
 };
 use crate::{
@@ -234,6 +234,14 @@ impl Bundle {
                 self.model.calibration.churn.log_odds(prediction.churn_log_odds),
                 self.model.calibration.purchase.log_odds(prediction.purchase_log_odds),
             ],
+        }
+    }
+
+    /// The first of [`log_odds`](Self::log_odds) alone.
+    pub fn churn_log_odds(&self, prediction: &Prediction, user: &EncodedUser) -> f32 {
+        match &self.ensemble {
+            Some(ensemble) => ensemble.churn.log_odds(prediction.churn_log_odds, user, &forest_row(user)),
+            None => self.model.calibration.churn.log_odds(prediction.churn_log_odds),
         }
     }
 
