@@ -241,8 +241,8 @@ impl Facts<'_> {
             "purchase_days": parts.schedule.horizons.purchase_days,
             "seed": self.options.seed,
             "validation": { "churn": churn, "purchase": purchase },
-            "validation_items_recall_at_20": parts.items.rankers[0].map(|found| found.trees[0]),
-            "validation_discoveries_recall_at_20": parts.items.rankers[1].map(|found| found.trees[0]),
+            "validation_items_recall_at_20": parts.items.rankers[0].map(|found| found.served()[0]),
+            "validation_discoveries_recall_at_20": parts.items.rankers[1].map(|found| found.served()[0]),
         })
     }
 
@@ -275,7 +275,8 @@ impl Facts<'_> {
             _ = writeln!(
                 text,
                 "\nItem lists on the newest window: recall@20 {:.4}; of items the user never bought {:.4}.",
-                items.trees[0], discoveries.trees[0]
+                items.served()[0],
+                discoveries.served()[0]
             );
         }
         text.push_str(

@@ -51,6 +51,13 @@ pub struct RankerReport {
     pub tree_count: usize,
 }
 
+impl RankerReport {
+    /// Recall@20 and NDCG@10 of what is served: the trees, or the rule where it was better.
+    pub fn served(&self) -> [f64; 2] {
+        if self.tree_count > 0 { self.trees } else { self.rule }
+    }
+}
+
 /// Lists a ranker is trained from at least.
 const ENOUGH_LISTS: usize = 40;
 const MAX_BINS: usize = 255;
