@@ -58,67 +58,33 @@ impl ItemRow {
     pub fn popularity(&self) -> f32 {
         self.popularity_short + 0.2 * self.popularity_long + 1e-3 * self.interest_short
     }
+}
 
-    /// Numbers of a row.
-    pub(super) const VALUES: usize = 14;
+/// Reads and writes the numbers of a row in one order, which is that of files.
+macro_rules! numbers {
+    ($($name:ident),* $(,)?) => {
+        impl ItemRow {
+            /// Numbers of a row.
+            pub(super) const VALUES: usize = [$(stringify!($name)),*].len();
 
-    /// A row of a name with these numbers, in the order of the fields.
-    pub(super) fn from_values(item: NameHash, category: NameHash, values: [f32; Self::VALUES]) -> Self {
-        let [
-            popularity_short,
-            popularity_long,
-            buyers,
-            buyers_window,
-            buyers_recent,
-            first_buyers_window,
-            first_buyers_recent,
-            return_share,
-            repeat_share,
-            gap_days,
-            age_days,
-            interest_short,
-            category_share,
-            category_first_share,
-        ] = values;
-        Self {
-            item,
-            category,
-            popularity_short,
-            popularity_long,
-            buyers,
-            buyers_window,
-            buyers_recent,
-            first_buyers_window,
-            first_buyers_recent,
-            return_share,
-            repeat_share,
-            gap_days,
-            age_days,
-            interest_short,
-            category_share,
-            category_first_share,
+            /// A row of a name with these numbers.
+            pub(super) fn from_values(item: NameHash, category: NameHash, values: [f32; Self::VALUES]) -> Self {
+                let [$($name),*] = values;
+                Self { item, category, $($name),* }
+            }
+
+            /// The numbers.
+            pub(super) fn values(&self) -> [f32; Self::VALUES] {
+                [$(self.$name),*]
+            }
         }
-    }
+    };
+}
 
-    /// The numbers, in the order of the fields.
-    pub(super) fn values(&self) -> [f32; Self::VALUES] {
-        [
-            self.popularity_short,
-            self.popularity_long,
-            self.buyers,
-            self.buyers_window,
-            self.buyers_recent,
-            self.first_buyers_window,
-            self.first_buyers_recent,
-            self.return_share,
-            self.repeat_share,
-            self.gap_days,
-            self.age_days,
-            self.interest_short,
-            self.category_share,
-            self.category_first_share,
-        ]
-    }
+numbers! {
+    popularity_short, popularity_long, buyers, buyers_window, buyers_recent,
+    first_buyers_window, first_buyers_recent, return_share, repeat_share, gap_days,
+    age_days, interest_short, category_share, category_first_share,
 }
 
 /// From each row to a few others, with a weight each.
