@@ -20,6 +20,7 @@ pub mod logistic;
 pub mod metrics;
 mod parallel;
 pub mod report;
+mod sampler;
 pub mod schedule;
 mod simplex;
 mod trainer;

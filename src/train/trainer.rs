@@ -3,15 +3,7 @@
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "shares, rates and bounded indices")]
 
-use std::{
-    collections::HashMap,
-    num::NonZeroUsize,
-    ops::ControlFlow,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::HashMap, num::NonZeroUsize, ops::ControlFlow};
 
 use candle_core::{Device, Tensor, Var};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
@@ -20,6 +12,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::{
     Example,
     adamw::{AdamSettings, Moments},
+    parallel,
+    sampler::Sampler,
 };
 use crate::{
     features::{EncodedUser, FeatureSpec},
@@ -143,9 +137,6 @@ pub enum TrainError {
     /// A tensor operation failed.
     #[error("a tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// A thread could not start or panicked.
-    #[error("a training thread failed")]
-    Thread,
 }
 
 /// Trains on `examples`; `validation` decides when to stop and calibrates (empty: all passes, no calibration).
@@ -271,36 +262,7 @@ fn in_parallel<T: Send>(
 ) -> Result<Vec<T>, TrainError> {
     // Candle would hand large products to a pool of its own; here every thread does its own.
     gemm::set_threading_threshold(usize::MAX);
-    if threads.get() == 1 || count <= 1 {
-        return (0..count).map(work).collect();
-    }
-    let next = AtomicUsize::new(0);
-    // Carries the answers to the caller; each lock is held for one store.
-    let answers: Mutex<Vec<Option<Result<T, TrainError>>>> = Mutex::new((0..count).map(|_| None).collect());
-    let run = || {
-        loop {
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            if place >= count {
-                break;
-            }
-            let answer = work(place);
-            answers.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(answer);
-        }
-    };
-    std::thread::scope(|scope| -> Result<(), TrainError> {
-        let mut handles = Vec::new();
-        for thread in 1..threads.get().min(count) {
-            let named = std::thread::Builder::new().name(format!("train-{thread}"));
-            handles.push(named.spawn_scoped(scope, run).map_err(|_| TrainError::Thread)?);
-        }
-        run();
-        for handle in handles {
-            handle.join().map_err(|_| TrainError::Thread)?;
-        }
-        Ok(())
-    })?;
-    let answers = answers.into_inner().unwrap_or_else(PoisonError::into_inner);
-    answers.into_iter().map(|answer| answer.unwrap_or(Err(TrainError::Thread))).collect()
+    parallel::map(threads.get(), count, work).into_iter().collect()
 }
 
 /// Parameters on their way.
@@ -584,39 +546,6 @@ struct Drawn {
     negatives: Vec<u32>,
 }
 
-/// Draws item rows by their share of the training occurrences.
-struct Sampler {
-    cumulative: Vec<f32>,
-    shares: Vec<f32>,
-}
-
-impl Sampler {
-    fn new(shares: &[f32]) -> Self {
-        let mut sum = 0.0;
-        let cumulative = shares
-            .iter()
-            .map(|share| {
-                sum += share;
-                sum
-            })
-            .collect();
-        Self { cumulative, shares: shares.to_vec() }
-    }
-
-    fn draw(&self, random: &mut impl Rng) -> u32 {
-        let total = self.cumulative.last().copied().unwrap_or(0.0);
-        let point = random.random::<f32>() * total;
-        let place = self.cumulative.partition_point(|end| *end <= point);
-        place.min(self.cumulative.len().saturating_sub(1)) as u32 + 1
-    }
-
-    /// Log of the expected count of `row` among `samples` draws.
-    fn log_q(&self, row: u32, samples: usize) -> f32 {
-        let share = (row as usize).checked_sub(1).and_then(|place| self.shares.get(place)).copied().unwrap_or(1e-9);
-        (share.max(1e-9) * samples as f32).ln()
-    }
-}
-
 /// −log of the probability given to what happened.
 fn log_loss(log_odds: f32, happened: bool) -> f64 {
     let signed = f64::from(if happened { -log_odds } else { log_odds });
@@ -624,101 +553,4 @@ fn log_loss(log_odds: f32, happened: bool) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        event::{EventKind, NameHash},
-        features::samples,
-        model::GraphForm,
-    };
-
-    fn examples(spec: &FeatureSpec, count: usize, seed: u64) -> Vec<Example> {
-        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
-        (0..count)
-            .map(|place| {
-                let signals = [random.random::<f32>() * 4.0 - 2.0, random.random::<f32>() * 4.0 - 2.0];
-                Example {
-                    encoded: samples::user(&mut random, spec, place % 9, place % 13, signals),
-                    churned: signals[0] > 0.0,
-                    purchased: signals[1] > 0.5,
-                    next_items: vec![NameHash(if signals[0] > 0.0 { 1 } else { 30 })],
-                    next_kind: Some(if signals[1] > 0.0 { EventKind::View } else { EventKind::Purchase }),
-                    cutoff_ms: 0,
-                }
-            })
-            .collect()
-    }
-
-    fn settings(threads: usize) -> TrainSettings {
-        TrainSettings {
-            batch_users: 64,
-            chunk_users: 16,
-            epochs: 6,
-            patience: 6,
-            learning_rate: 5e-3,
-            threads: NonZeroUsize::new(threads).unwrap(),
-            ..TrainSettings::default()
-        }
-    }
-
-    #[test]
-    fn every_parameter_gets_a_gradient_in_both_forms() {
-        let spec = samples::spec(40);
-        let examples = examples(&spec, 32, 3);
-        for graph_form in [GraphForm::TypedBias, GraphForm::Gated] {
-            let config = NetworkConfig { graph_form, layers: 2, ..NetworkConfig::for_spec(&spec) };
-            let settings = settings(1);
-            let trainer = Trainer::new(&examples, &spec, &config, &settings, 1).unwrap();
-            let places: Vec<usize> = (0..32).collect();
-            let answer = trainer.chunk(&places, 0, 32).unwrap();
-            let names = trainer.parameters.iter().map(|(name, _)| name).filter(|name| *name != ITEM_TABLE);
-            for (name, gradient) in names.zip(&answer.dense) {
-                assert!(gradient.iter().any(|value| *value != 0.0), "`{name}` got no gradient in {graph_form:?}");
-            }
-            let empty_rows =
-                answer.row_gradients.chunks_exact(config.hidden).filter(|row| row.iter().all(|v| *v == 0.0));
-            // Row 0 stands in for absent positives, whose weight is 0.
-            assert!(empty_rows.count() <= 1, "{graph_form:?}");
-        }
-    }
-
-    #[test]
-    fn learns_what_decides_the_labels() {
-        let spec = samples::spec(40);
-        let (train, validation) = (examples(&spec, 2_000, 1), examples(&spec, 200, 2));
-        let config = NetworkConfig::for_spec(&spec);
-        let mut go_on = |_: &Progress| ControlFlow::Continue(());
-        let trained = fit(&train, &validation, &spec, &config, &settings(2), 7, &mut go_on).unwrap();
-        let best = trained.epochs[trained.best_epoch];
-        assert!(best.validation_churn < 0.35 && best.validation_purchase < 0.35, "{best:?}");
-        assert!(best.losses[2] < trained.epochs[0].losses[2], "next items were not learned: {:?}", trained.epochs);
-        assert!(best.losses[3] < 0.6, "next kinds were not learned: {best:?}");
-    }
-
-    #[test]
-    fn threads_do_not_change_the_result() {
-        let spec = samples::spec(40);
-        let train = examples(&spec, 128, 1);
-        let config = NetworkConfig::for_spec(&spec);
-        let settings = |threads| TrainSettings { epochs: 2, ..settings(threads) };
-        let mut go_on = |_: &Progress| ControlFlow::Continue(());
-        let one = fit(&train, &train, &spec, &config, &settings(1), 7, &mut go_on).unwrap();
-        let three = fit(&train, &train, &spec, &config, &settings(3), 7, &mut go_on).unwrap();
-        assert!(one.model == three.model);
-    }
-
-    #[test]
-    fn a_caller_can_stop_it() {
-        let spec = samples::spec(40);
-        let train = examples(&spec, 128, 1);
-        let config = NetworkConfig::for_spec(&spec);
-        let mut steps = 0;
-        let mut stop = |_: &Progress| {
-            steps += 1;
-            ControlFlow::Break(())
-        };
-        let trained = fit(&train, &[], &spec, &config, &settings(1), 7, &mut stop).unwrap();
-        assert_eq!(trained.epochs.len(), 0);
-        assert_eq!(steps, 1);
-    }
-}
+mod tests;
