@@ -23,7 +23,7 @@ use crate::{
     features::{EncodedUser, Encoder},
     graph::UserGraph,
     model::{Bundle, FusedForward, Prediction, forest_row, probability_of},
-    snapshot::{SnapshotWriter, Snapshots},
+    snapshot::{SnapshotWriter, Snapshots, open_storage},
     stream::{
         ArrowSnapshots, BatchLimits, OutputTopic, Partitions, Step, StreamParams, StreamParts, StreamThread, TimeMode,
         memory::{MemoryBroker, MemoryLog, NoFaults},
@@ -133,9 +133,8 @@ impl Served {
     ) -> anyhow::Result<Self> {
         let records = Records::read(config, options, users)?;
         let scoring = pool::start(config, Arc::clone(bundle))?;
-        let folder = tempfile_folder()?;
         let clock = Arc::new(ManualClock::at(i64::MAX / 4));
-        let storage = super::engine::storage(config, &folder.0.display().to_string())?;
+        let storage = open_storage("memory:///", &[])?;
         let snapshots = Snapshots::new(storage, params::snapshots(config)?, Arc::clone(&clock) as Arc<dyn Clock>);
         let broker = Arc::new(MemoryBroker::new(PARTITIONS));
         let partitions = Arc::new(Partitions::default());
@@ -210,22 +209,6 @@ fn drain_blocking(thread: &mut StreamThread<MemoryLog>) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A folder that goes away with its last user.
-struct Folder(std::path::PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left of it costs space and nothing else.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-fn tempfile_folder() -> anyhow::Result<Folder> {
-    let path = std::env::temp_dir().join(format!("undercurrent-verify-{}", std::process::id()));
-    std::fs::create_dir_all(&path).with_context(|| format!("cannot make `{}`", path.display()))?;
-    Ok(Folder(path))
 }
 
 /// Records of the drawn users, as `send` would write them.
