@@ -170,7 +170,7 @@ impl WriteSet {
 
     /// When the user was erased last in every view, milliseconds since the Unix epoch, as far as it is remembered.
     pub fn erased_ms(&self, user: &str) -> Option<i64> {
-        self.erasures.complete_ms(TextHasher::of(user))
+        if self.erasures.is_empty() { None } else { self.erasures.complete_ms(TextHasher::of(user)) }
     }
 
     /// How often a user's last view was evicted.
