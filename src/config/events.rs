@@ -99,13 +99,13 @@ pub struct GraphConfig {
     /// as in most web analytics.
     pub session_gap_ms: i64,
     /// An event older than the user's newest of the same view by more than this is late and not folded, in
-    /// milliseconds..
+    /// milliseconds.
     pub late_limit_ms: i64,
     /// How long the erasure of a user is remembered, in milliseconds of event time of its topic: an event older than the erasure that
     /// comes until then does not bring the user back. 400 days.
     pub erasure_memory_ms: i64,
     /// Users kept in each view of each partition; absent: all. When there are more, the one whose newest event is the oldest is
-    /// evicted from the view; a user in no view is forgotten. About 3 KiB a user of some ten events a view and 1 KiB of one event.
+    /// evicted from the view; a user in no view is forgotten.
     pub user_capacity: Option<NonZeroUsize>,
 }
 
