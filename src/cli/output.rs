@@ -55,7 +55,7 @@ pub(super) fn record(topic: OutputTopic, json: &str) -> String {
             text("user_id"),
             text("transition"),
             number("churn_probability"),
-            reasons(&value["reasons"])
+            reason(&value)
         ),
         OutputTopic::Recommendations => {
             format!("next    {} user {}: {}", text("scored_at"), text("user_id"), names(&value["items"]))
@@ -64,14 +64,35 @@ pub(super) fn record(topic: OutputTopic, json: &str) -> String {
     }
 }
 
-/// The strongest reason of an alert, in words.
-fn reasons(reasons: &Value) -> String {
-    let first = reasons.as_array().and_then(|reasons| reasons.first());
-    first.and_then(|reason| reason["text"].as_str()).map_or_else(String::new, |text| format!(": {text}"))
+/// The strongest reason that speaks for what an alert says, in words: what raised the risk, or lowered it of one who recovered.
+fn reason(alert: &Value) -> String {
+    let is_lower = alert["transition"] == "recovered";
+    let speaks_for = |reason: &&Value| reason["effect"].as_f64().is_some_and(|effect| (effect < 0.0) == is_lower);
+    let strongest = alert["reasons"].as_array().and_then(|reasons| reasons.iter().find(speaks_for));
+    strongest.and_then(|reason| reason["text"].as_str()).map_or_else(String::new, |text| format!(": {text}"))
 }
 
 /// The first three items of a list, by title where there is one.
 fn names(items: &Value) -> String {
     let name = |item: &Value| item["title"].as_str().or_else(|| item["item_id"].as_str()).unwrap_or("?").to_owned();
     items.as_array().map_or_else(String::new, |items| items.iter().take(3).map(name).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_is_shown_with_a_reason_that_speaks_for_it() {
+        let shown = |transition: &str| {
+            let alert = serde_json::json!({
+                "raised_at": "now", "user_id": "u", "transition": transition, "churn_probability": 0.5,
+                "reasons": [{ "effect": -0.9, "text": "came often" }, { "effect": 0.4, "text": "fell silent" }],
+            });
+            record(OutputTopic::ChurnAlerts, &alert.to_string())
+        };
+        assert_eq!(shown("entered"), "alert   now user u entered at 0.50: fell silent");
+        assert_eq!(shown("escalated"), "alert   now user u escalated at 0.50: fell silent");
+        assert_eq!(shown("recovered"), "alert   now user u recovered at 0.50: came often");
+    }
 }
