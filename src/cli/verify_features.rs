@@ -17,7 +17,7 @@ use crate::{
 /// What to compare.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  undercurrent verify-features --set 'events.activity=[\"purchase\"]' \\
+  undercurrent verify-features --set 'events.activity=[\"purchase\"]' --set events.mapping.coupon_redemption=other \\
     --events data/completejourney/events.csv.zst --items data/completejourney/items.csv.gz \\
     --activity purchase --buy purchase --history-days 90 --churn-days 30 --purchase-days 7
 
