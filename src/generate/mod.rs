@@ -21,7 +21,7 @@ pub use catalogue::Catalogue;
 pub use files::{EventFormat, GenerateError, Summary, write_files};
 pub use stream::{MadeEvent, MadeLine, MadeQuery, Shoppers};
 pub use truth::truth_columns;
-pub use write::{MadeRecord, csv_header, json_records, user_id, write_csv, write_json};
+pub use write::{MadeRecord, MadeRecords, csv_header, json_records, user_id, write_csv, write_json};
 
 use crate::event::DAY_MS;
 

@@ -80,19 +80,31 @@ pub struct MadeRecord {
     pub payload: Vec<u8>,
 }
 
+/// The events of these shoppers as JSON records, in time order, made one by one.
+#[derive(Debug)]
+pub struct MadeRecords(Shoppers);
+
+impl MadeRecords {
+    /// From the first event on.
+    pub fn new(params: &GenerateParams) -> Self {
+        Self(Shoppers::new(params))
+    }
+}
+
+impl Iterator for MadeRecords {
+    type Item = MadeRecord;
+
+    fn next(&mut self) -> Option<MadeRecord> {
+        let event = self.0.next()?;
+        let mut payload = Vec::with_capacity(224);
+        write_json(&event, self.0.catalogue(), self.0.params().seed, &mut payload);
+        Some(MadeRecord { view: event.kind.view(), key: user_id(event.user), time_ms: event.time_ms, payload })
+    }
+}
+
 /// The first `count` events of these shoppers as JSON records, in time order (fewer when there are fewer).
 pub fn json_records(params: &GenerateParams, count: usize) -> Vec<MadeRecord> {
-    let mut shoppers = Shoppers::new(params);
-    let mut records = Vec::with_capacity(count);
-    while records.len() < count
-        && let Some(event) = shoppers.next()
-    {
-        let mut payload = Vec::with_capacity(224);
-        write_json(&event, shoppers.catalogue(), params.seed, &mut payload);
-        let (view, time_ms) = (event.kind.view(), event.time_ms);
-        records.push(MadeRecord { view, key: user_id(event.user), time_ms, payload });
-    }
-    records
+    MadeRecords::new(params).take(count).collect()
 }
 
 fn push_row(out: &mut Vec<u8>, event: &MadeEvent, line: Option<&MadeLine>, catalogue: &Catalogue) {

@@ -11,8 +11,8 @@ use undercurrent::stream::kafka::KafkaParams;
 /// Settings that say nothing of Kafka: history, the cheapest scorer, snapshots in the middle of the run.
 const SETTINGS: [(&str, &str); 7] = [
     ("input.log", "kafka"),
-    // History: event time must move with the events and not with the wall clock (ten years of grace).
-    ("stream.live_grace_ms", "315576000000"),
+    // History: event time must move with the events and not with the wall clock (fifty years of grace).
+    ("stream.live_grace_ms", "1577880000000"),
     ("decision.max_alert_age_days", "36500"),
     ("scoring.scorer", "recency"),
     // Restarts begin with a snapshot.
@@ -33,8 +33,15 @@ impl Daemon {
         let instance = settings.iter().find(|(key, _)| *key == "kafka.instance_id").map_or("0", |(_, value)| value);
         let log = folder.join(format!("daemon-{}.log", instance.trim_matches('"')));
         let stderr = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let mut command = Self::command(params, folder, settings, &["run"]);
+        command.stdout(Stdio::null()).stderr(stderr);
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    /// The program with a command of its, on the daemon's log and folder.
+    fn command(params: &KafkaParams, folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_undercurrent"));
-        command.arg("run").current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        command.args(arguments).current_dir(folder).env_remove("UNDERCURRENT_CONFIG").stdin(Stdio::null());
         let timeouts = &params.timeouts;
         let kafka = [
             ("kafka.brokers", params.bootstrap.clone()),
@@ -55,7 +62,20 @@ impl Daemon {
         for (key, value) in SETTINGS.iter().chain(settings) {
             command.arg("--set").arg(format!("{key}={value}"));
         }
-        Self { child: command.spawn().unwrap(), log }
+        command
+    }
+
+    /// Audits `count` random scores of those that are in the topic, after the daemon has stopped; all must come out again. Returns
+    /// the summary.
+    pub(super) fn audit(params: &KafkaParams, folder: &Path, count: usize) -> String {
+        let sample = count.to_string();
+        let done = Self::command(params, folder, &[], &["audit", "--sample", &sample]).output().unwrap();
+        let printed = String::from_utf8(done.stdout).unwrap();
+        let summary = printed.lines().last().unwrap_or_default().to_owned();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert_eq!(summary, format!("{count} scores audited, 0 differ"), "{printed}{said}");
+        assert_eq!(printed.matches("reproduced bit for bit: ").count(), count);
+        summary
     }
 
     /// Fails the test when the daemon has ended.

@@ -91,8 +91,8 @@ fn brokers_that_are_away_are_waited_for_and_readyz_says_so() {
     let outage = Duration::from_secs(number("CHAOS_OUTAGE_S", 60) as u64);
     let Some(cluster) = Cluster::start("outage", 1) else { return };
     // The load goes on while the brokers are away, and for as long as the daemon may take to come back.
-    let most_events = EVENTS_PER_SECOND * (number("CHAOS_OUTAGE_S", 60) + 90);
-    let scene = Scene::with("outage", cluster.params("outage"), most_events);
+    let expected_events = EVENTS_PER_SECOND * (number("CHAOS_OUTAGE_S", 60) + 90);
+    let scene = Scene::with("outage", cluster.params("outage"), expected_events, expected_events);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("127.0.0.1:{port}");
     let mut daemon =
@@ -120,7 +120,8 @@ fn three_brokers_lose_one_after_the_other() {
         return;
     }
     let Some(cluster) = Cluster::start("cluster", 3) else { return };
-    let scene = Scene::with("cluster", cluster.params("cluster"), 40 * EVENTS_PER_FAULT);
+    // A lead of more than a minute: that long a coordinator may be away.
+    let scene = Scene::with("cluster", cluster.params("cluster"), 40 * EVENTS_PER_FAULT, 10 * EVENTS_PER_FAULT);
     let mut daemon = scene.start(&[]);
     scene.wait_for_progress(&mut [&mut daemon], 2_000);
     for broker in ["1", "2", "3"] {
