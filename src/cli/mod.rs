@@ -1,5 +1,6 @@
 //! The command line: what each command takes, what it prints and how it exits.
 
+mod ablate;
 mod audit;
 mod check;
 mod circles;
@@ -78,6 +79,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Train before a moment, predict after it, and compare with baselines
     Evaluate(evaluate::EvaluateArgs),
+    /// Train again without each part, and say what each is worth
+    Ablate(ablate::AblateArgs),
     /// Find circles of users who choose alike, and whether leaving runs in them
     Circles(circles::CirclesArgs),
     /// Train a model bundle on event files or snapshots
@@ -185,6 +188,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Tail(args) => tail::run(&cli.global, &args),
         Command::Generate(args) => generate::run(&args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Ablate(args) => ablate::run(args),
         Command::Circles(args) => circles::run(args),
         Command::Train(args) => train::run(&cli.global, args),
         Command::Retrain(args) => retrain::run(&cli.global, &args),

@@ -1,5 +1,6 @@
 //! Labels, data sets, training, evaluation and promotion.
 
+pub mod ablate;
 mod adamw;
 pub mod bgnbd;
 pub mod bundle;

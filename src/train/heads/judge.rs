@@ -10,7 +10,7 @@ use super::{
         metrics::{BinaryMetrics, best_f1_threshold},
         predict_all,
     },
-    BASELINES, Head, HeadsError, MEMBERS,
+    BASELINES, Head, HeadPart, HeadsError, MEMBERS,
     baselines::Wide,
     blend::{Choice, Judged, choose},
     forests::Forests,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     features::EncodedUser,
-    model::{Blend, Forest, Model, forest_row, probability_of},
+    model::{Blend, Curve, Forest, Model, forest_row, probability_of},
 };
 
 impl<H: History> Training<'_, H> {
@@ -58,7 +58,16 @@ impl<H: History> Training<'_, H> {
                     Judged { members: [network, trees, habit], label, half }
                 })
                 .collect();
-            let choice = choose(&judged, [has_network, forest.tree_count() > 0, habit.is_some()]);
+            let is_in = |part| self.options.without != Some(part);
+            let available = [
+                has_network && is_in(HeadPart::Network),
+                forest.tree_count() > 0 && is_in(HeadPart::Trees),
+                habit.is_some() && is_in(HeadPart::BgNbdMember) && is_in(HeadPart::BgNbdFeatures),
+            ];
+            let mut choice = choose(&judged, available);
+            if !is_in(HeadPart::Calibration) {
+                choice.curve = Curve::default();
+            }
             let blend = Blend { forest: Forest::default(), habit: None, weights: choice.weights, curve: choice.curve };
             let labels: Vec<bool> = judged.iter().map(|judged| judged.label).collect();
             let mut add = |name: &str, scores: &[f64]| {

@@ -9,6 +9,7 @@ mod blend;
 mod forests;
 mod judge;
 mod network;
+mod parts;
 mod training;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use self::parts::HeadPart;
 use self::{baselines::Baselines, training::Training};
 use super::{
     TrainError,
@@ -92,6 +94,8 @@ pub struct HeadOptions {
     pub max_epochs: usize,
     /// Items with embeddings of their own at most.
     pub max_vocabulary: usize,
+    /// A part to leave out, to see what it is worth.
+    pub without: Option<HeadPart>,
 }
 
 impl Default for HeadOptions {
@@ -103,6 +107,7 @@ impl Default for HeadOptions {
             max_network_examples: 16_000,
             max_epochs: 8,
             max_vocabulary: 8_000,
+            without: None,
         }
     }
 }

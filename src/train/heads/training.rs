@@ -18,7 +18,7 @@ use super::{
         parallel,
         schedule::Schedule,
     },
-    Head, HeadOptions, Heads, HeadsError,
+    Head, HeadOptions, HeadPart, Heads, HeadsError,
     baselines::{Baselines, Single, Wide, frequency_log, own_history, silence_log},
     blend::{Choice, fit_habit},
     forests::{self, Forests, HeadRows, Inputs},
@@ -60,15 +60,21 @@ impl<'a, H: History> Training<'a, H> {
         }
         report("fitting BG/NBD");
         let (activity, purchase) = fit_bgnbd(history, schedule, options)?;
-        let settings = FeatureSettings::for_task(
+        let mut settings = FeatureSettings::for_task(
             i32::try_from(schedule.horizons.churn_days).unwrap_or(i32::MAX),
             i32::try_from(schedule.horizons.purchase_days).unwrap_or(i32::MAX),
             history.params(),
         );
+        match options.without {
+            Some(HeadPart::Graph) => (settings.node_capacity, settings.edge_capacity) = (0, 0),
+            Some(HeadPart::Sequence) => settings.sequence_capacity = 0,
+            _ => {}
+        }
         let spec = FeatureSpec::new(settings, activity, purchase);
         report("reading examples");
         let encoder = Encoder::new(spec.clone());
-        let set = ExampleSet::collect(history, schedule, &encoder, options.max_examples, options.seed)?;
+        let mut set = ExampleSet::collect(history, schedule, &encoder, options.max_examples, options.seed)?;
+        leave_out(options.without, &spec, &mut set.raw);
         report("ranking features");
         let (ranked, _) = rank_within_cutoffs(&set);
         let mut training = Self {
@@ -384,6 +390,10 @@ impl<'a, H: History> Training<'a, H> {
                 *counts.entry(item).or_insert(0_u64) += count;
             }
         }
+        // Features that are never there have no quantiles, and the encoder then holds them for missing.
+        for row in &mut rows {
+            leave_out(self.options.without, &self.spec, row);
+        }
         self.spec.fit_knots(&rows);
         self.spec.set_vocabulary(ItemVocabulary::admit(counts, self.options.max_vocabulary, 5));
         Ok(())
@@ -399,6 +409,18 @@ pub(super) enum Part {
     Past,
     /// The validation window.
     HeldOut,
+}
+
+/// Makes the features of a part missing in `rows` of raw features.
+fn leave_out(without: Option<HeadPart>, spec: &FeatureSpec, rows: &mut [f32]) {
+    let Some(part) = without else { return };
+    let taken = |(_, feature): &(usize, &crate::features::Feature)| part.takes(&feature.name);
+    let places: Vec<usize> = spec.features().iter().enumerate().filter(taken).map(|(place, _)| place).collect();
+    for row in rows.chunks_exact_mut(spec.features().len()) {
+        for place in &places {
+            row[*place] = f32::NAN;
+        }
+    }
 }
 
 /// The mean of a network and two regressions, as a network: averaged linear paths, halved deep path.
