@@ -63,6 +63,7 @@ fn run(form: &str, batch: usize, connections: usize, events: usize) {
         not_ready: Arc::new(Vec::new),
         catalogue: Arc::new(NameTable::default()),
         metrics: Arc::new(String::new),
+        token: None,
         limits: ApiLimits::default(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");

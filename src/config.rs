@@ -11,6 +11,7 @@ mod serve;
 mod stream;
 mod training;
 mod validate;
+mod webhook;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,7 @@ pub use self::{
     serve::{HttpConfig, LogFormat, LoggingConfig, ShutdownConfig},
     stream::{EmbeddedConfig, InputConfig, LogKind, SnapshotConfig, StreamConfig},
     training::{TrainingClock, TrainingConfig, TrainingMetric},
+    webhook::{WebhookConfig, WebhookStart},
 };
 
 /// The whole configuration.
@@ -52,6 +54,8 @@ pub struct Config {
     pub training: TrainingConfig,
     /// The HTTP server.
     pub http: HttpConfig,
+    /// Churn alerts posted to a URL.
+    pub webhook: WebhookConfig,
     /// The program's own log lines.
     pub logging: LoggingConfig,
     /// How the daemon stops.

@@ -17,5 +17,6 @@ mod supervisor;
 pub mod threads;
 pub mod upkeep;
 pub mod verify;
+mod webhook;
 
 pub use supervisor::run_blocking;

@@ -22,3 +22,4 @@ pub mod scoring;
 pub mod snapshot;
 pub mod stream;
 pub mod train;
+pub mod webhook;

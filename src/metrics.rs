@@ -94,6 +94,12 @@ table! {
 
     TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of one retraining: promoted, kept, failed, timeout or memory.";
 
+    WEBHOOK_DELIVERED = "undercurrent_webhook_delivered_alerts_total", Counter, [], "Alerts that the webhook's receiver took.";
+    WEBHOOK_FAILURES = "undercurrent_webhook_failed_attempts_total", Counter, ["reason"], "Attempts at posting an alert that failed: status, timeout or connection.";
+    WEBHOOK_PARKED = "undercurrent_webhook_parked_alerts_total", Counter, [], "Alerts given up after `webhook.max_attempts` and written to `webhook.parked_file`: alert on it.";
+    WEBHOOK_WAITING = "undercurrent_webhook_waiting_alerts", Gauge, [], "Alerts read for the webhook that wait for the one before them.";
+    WEBHOOK_GAP = "undercurrent_webhook_gap_alerts_total", Counter, [], "Offsets of `churn-alerts` that retention had dropped before the webhook read them.";
+
     HTTP_REQUEST_SECONDS = "undercurrent_http_request_seconds", Histogram, ["route", "status"], "Time of an HTTP request by route template and status.";
     HTTP_EVENTS = "undercurrent_http_events_total", Counter, ["outcome"], "Events sent to `POST /v1/events`: accepted, repeated or refused.";
 }

@@ -3,6 +3,7 @@
 //! `axum` appears here and nowhere else. Handlers read committed state only and never wait for the stream; what blocks (the
 //! log's disk, hashing a partition) runs on the blocking pool. Errors are RFC 9457 problem documents.
 
+mod access;
 mod erase;
 mod health;
 mod ingest;
@@ -12,6 +13,7 @@ mod problem;
 mod split;
 mod users;
 
+pub use access::AccessToken;
 pub use ingest::Ingest;
 
 use std::{
@@ -80,6 +82,8 @@ pub struct ApiState {
     pub catalogue: Arc<dyn NameLookup + Send + Sync>,
     /// Renders the metrics page.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The token that requests must carry, if any.
+    pub token: Option<Arc<AccessToken>>,
     /// Bounds.
     pub limits: ApiLimits,
 }
@@ -109,13 +113,21 @@ pub async fn serve(
 }
 
 fn router(state: ApiState) -> Router {
-    Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
+    let mut guarded = Router::new()
         .route("/metrics", get(health::metrics))
         .route("/v1/events", post(ingest::post_events))
         .route("/v1/users/{id}", get(users::get_user).delete(erase::delete_user))
-        .route("/v1/partitions", get(partitions::get_partitions))
+        .route("/v1/partitions", get(partitions::get_partitions));
+    if let Some(token) = &state.token {
+        let token = Arc::clone(token);
+        let require = move |request, next| access::require(Arc::clone(&token), request, next);
+        guarded = guarded.route_layer(middleware::from_fn(require));
+    }
+    // Open to all: those who restart or route to the daemon hold no token, and it says nothing of users.
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .merge(guarded)
         .fallback(async || problem::Problem::new(StatusCode::NOT_FOUND, "not found", PATHS).into_response())
         .method_not_allowed_fallback(async || {
             let detail = "events are posted, users may be deleted; everything else is asked for with GET";

@@ -15,7 +15,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{ApiLimits, ApiState, Ingest, serve};
+use super::{AccessToken, ApiLimits, ApiState, Ingest, serve};
 use crate::{
     clock::ManualClock,
     decision::DecisionParams,
@@ -93,6 +93,7 @@ impl Server {
             }),
             catalogue: Arc::new(NameTable::default()),
             metrics: Arc::new(|| "undercurrent_build_info 1\n".to_owned()),
+            token: None,
             limits: ApiLimits { max_body_bytes: 20_000, request_timeout_ms: 200, max_events: 50 },
         };
         change(&mut state);
@@ -107,10 +108,14 @@ impl Server {
 
     /// Sends one request and reads the whole answer: status, content type, body.
     async fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, String, String) {
+        self.ask_with(method, path, &format!("Content-Type: {content_type}"), body).await
+    }
+
+    /// The same with any header.
+    async fn ask_with(&self, method: &str, path: &str, header: &str, body: &[u8]) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
-             Content-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{header}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -286,6 +291,46 @@ async fn a_client_that_says_nothing_is_let_go() {
         stream.read_to_end(&mut rest).await.ok();
         assert!(rest.is_empty(), "closed without an answer");
     }
+}
+
+#[tokio::test]
+async fn without_the_token_only_health_is_told() {
+    let token = "a-token-of-24-characters";
+    let server = Server::start(|state| state.token = Some(Arc::new(AccessToken::new(token)))).await;
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(server.get(path).await.0, 200, "{path}");
+    }
+    let others = [
+        ("GET", "/metrics"),
+        ("POST", "/v1/events"),
+        ("GET", "/v1/users/ann"),
+        ("DELETE", "/v1/users/ann"),
+        ("GET", "/v1/partitions"),
+    ];
+    let body = buy("ann", 1).to_string();
+    for (method, path) in others {
+        for header in [
+            "Accept: */*".to_owned(),
+            format!("Authorization: {token}"),
+            format!("Authorization: Basic {token}"),
+            "Authorization: Bearer".to_owned(),
+            format!("Authorization: Bearer {}", &token[1..]),
+            format!("Authorization: Bearer {token}s"),
+        ] {
+            let (status, content_type, answer) = server.ask_with(method, path, &header, body.as_bytes()).await;
+            assert_eq!((status, content_type.as_str()), (401, "application/problem+json"), "{method} {path}: {header}");
+            let problem: Value = serde_json::from_str(&answer).unwrap();
+            assert_eq!((problem["status"].as_i64(), problem["title"].as_str()), (Some(401), Some("unauthorized")));
+            assert!(!answer.contains(token), "{answer}");
+        }
+    }
+    for scheme in ["Bearer", "bearer"] {
+        let header = format!("Authorization: {scheme} {token}");
+        let (status, _, answer) = server.ask_with("POST", "/v1/events", &header, body.as_bytes()).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(server.ask_with("GET", "/metrics", &header, b"").await.0, 200);
+    }
+    assert!(!format!("{:?}", AccessToken::new(token)).contains(token));
 }
 
 #[tokio::test]

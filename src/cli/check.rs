@@ -1,6 +1,6 @@
 //! `undercurrent check`: all that can be known to be wrong before the daemon starts.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, anyhow};
 
@@ -29,7 +29,7 @@ pub(super) fn run(global: &GlobalArgs) -> anyhow::Result<()> {
     params::graph(&config)?;
     let mut problems = Vec::new();
     let mut broker = Ok(());
-    for part in [model, snapshots, embedded] {
+    for part in [model, snapshots, embedded, http, webhook] {
         match part(&config) {
             Ok(Some(line)) => output::line(&line)?,
             Ok(None) => {}
@@ -110,6 +110,45 @@ fn embedded(config: &Config) -> Checked {
             Err(problem("embedded.partitions", &anyhow!(error), config.embedded.partitions))
         }
         Err(error) => Err(problem("embedded.path", &anyhow!(error), path)),
+    }
+}
+
+/// Reads the token, and says who may ask.
+fn http(config: &Config) -> Checked {
+    let http = &config.http;
+    if !http.enabled {
+        return Ok(Some("http: switched off".to_owned()));
+    }
+    let key = if http.token_file.is_some() { "http.token_file" } else { "http.token_variable" };
+    let token = params::http_token(config)
+        .map_err(|error| problem(key, &error, secret_place(http.token_file.as_ref(), http.token_variable.as_ref())))?;
+    let who = match token {
+        Some(_) => "with a token",
+        None if http.listen.ip().is_loopback() => "without a token, for this machine only",
+        None => "without a token, for whoever reaches it",
+    };
+    Ok(Some(format!("http: `{}`, {who}", http.listen)))
+}
+
+/// Reads the secret of the webhook. Nothing is posted.
+fn webhook(config: &Config) -> Checked {
+    let webhook = &config.webhook;
+    let Some(url) = &webhook.url else { return Ok(None) };
+    let key = if webhook.secret_file.is_some() { "webhook.secret_file" } else { "webhook.secret_variable" };
+    params::webhook(config).map_err(|error| {
+        problem(key, &error, secret_place(webhook.secret_file.as_ref(), webhook.secret_variable.as_ref()))
+    })?;
+    // The path may hold a secret of the receiver's.
+    let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    Ok(Some(format!("webhook: to `{host}`, signed")))
+}
+
+/// Where a secret is looked for; never the secret.
+fn secret_place(file: Option<&PathBuf>, variable: Option<&String>) -> String {
+    match (file, variable) {
+        (Some(file), _) => file.display().to_string(),
+        (None, Some(variable)) => variable.clone(),
+        (None, None) => "none".to_owned(),
     }
 }
 

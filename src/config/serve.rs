@@ -1,6 +1,9 @@
 //! Keys of the HTTP server, the program's log lines and its end.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +13,16 @@ use serde::{Deserialize, Serialize};
 pub struct HttpConfig {
     /// Whether the server runs.
     pub enabled: bool,
-    /// Address and port. Local: there are no tokens yet, so only this machine may ask.
+    /// Address and port. One that other machines reach needs a token.
     pub listen: SocketAddr,
+    /// File that holds the token which requests must carry (`Authorization: Bearer TOKEN`), 16 characters or more. All paths but
+    /// `/livez` and `/readyz` ask for it. Without a token whoever reaches the address may read and write.
+    pub token_file: Option<PathBuf>,
+    /// Environment variable that holds the token instead of a file.
+    pub token_variable: Option<String>,
+    /// Whether to listen to other machines without a token: in a container whose port is not published, behind a proxy that asks
+    /// for credentials itself.
+    pub allow_without_token: bool,
     /// Largest request body in bytes. Must not be below `events.max_record_bytes`.
     pub max_body_bytes: usize,
     /// Milliseconds for one request, from its first byte to the answer.
@@ -25,6 +36,9 @@ impl Default for HttpConfig {
         Self {
             enabled: true,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            token_file: None,
+            token_variable: None,
+            allow_without_token: false,
             max_body_bytes: 8 * 1024 * 1024,
             request_timeout_ms: 30_000,
             max_events: 10_000,

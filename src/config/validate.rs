@@ -2,6 +2,7 @@
 
 mod input;
 mod kafka;
+mod serve;
 mod work;
 
 use std::{collections::BTreeMap, fmt::Display};
@@ -39,7 +40,9 @@ pub(super) fn all(config: &Config) -> Vec<Problem> {
     work::decision(config, &mut report);
     work::snapshot(config, &mut report);
     work::training(config, &mut report);
-    work::serve(config, &mut report);
+    serve::http(config, &mut report);
+    serve::webhook(config, &mut report);
+    serve::process(config, &mut report);
     report.0
 }
 
@@ -74,6 +77,58 @@ mod tests {
     #[test]
     fn two_topics_of_one_name() {
         check(|config| config.topics.scores = "clicks".to_owned(), &["topics.scores"]);
+    }
+
+    #[test]
+    fn other_machines_need_a_token_unless_it_is_allowed() {
+        let open = |config: &mut Config| config.http.listen = "0.0.0.0:80".parse().unwrap();
+        check(open, &["http.listen"]);
+        check(
+            |config| {
+                open(config);
+                config.http.token_variable = Some("TOKEN".to_owned());
+            },
+            &[],
+        );
+        check(
+            |config| {
+                open(config);
+                config.http.allow_without_token = true;
+            },
+            &[],
+        );
+        check(
+            |config| {
+                config.http.token_file = Some("token".into());
+                config.http.token_variable = Some("TOKEN".to_owned());
+            },
+            &["http.token_variable"],
+        );
+    }
+
+    #[test]
+    fn a_webhook_has_an_address_and_a_secret() {
+        let webhook = |url: &str, expected: &[&str]| {
+            check(
+                |config| {
+                    config.webhook.url = Some(url.to_owned());
+                    config.webhook.secret_variable = Some("SECRET".to_owned());
+                },
+                expected,
+            );
+        };
+        webhook("https://alerts.example/in", &[]);
+        for url in ["alerts", "ftp://alerts.example", "https://name:word@alerts.example"] {
+            webhook(url, &["webhook.url"]);
+        }
+        check(|config| config.webhook.url = Some("https://alerts.example".to_owned()), &["webhook.secret_file"]);
+        check(
+            |config| {
+                config.webhook.max_attempts = 0;
+                config.webhook.max_backoff_ms = 1;
+            },
+            &["webhook.max_attempts", "webhook.max_backoff_ms"],
+        );
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! From the configuration tree to the plain parameters of each part. The parts never see the tree.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::{
+    api::AccessToken,
     config::{self, Config},
     decision::DecisionParams,
     event::{CleaningParams, DAY_MS, Decoder, EventKind, EventMapping, MissingNumber, MissingTime, UnknownName},
@@ -15,6 +16,7 @@ use crate::{
         embedded::EmbeddedParams,
         kafka::{Delivery, KafkaParams, Sasl, Secret, Security, SecurityProtocol, Timeouts, TopicNames},
     },
+    webhook::{Poster, Retries, Signer},
 };
 
 /// The kind called `name`; the configuration was validated, so a wrong name is a mistake of ours.
@@ -154,10 +156,67 @@ fn security(kafka: &config::KafkaConfig) -> anyhow::Result<Security> {
 }
 
 /// The content of a secret's file, without the newline editors leave at its end.
-fn secret(file: &Path) -> anyhow::Result<Secret> {
+fn secret_text(file: &Path) -> anyhow::Result<String> {
     let text =
         std::fs::read_to_string(file).with_context(|| format!("cannot read the secret in `{}`", file.display()))?;
-    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn secret(file: &Path) -> anyhow::Result<Secret> {
+    Ok(Secret::new(secret_text(file)?))
+}
+
+/// A secret from a file or from an environment variable, whichever is named; `None` when neither is.
+fn secret_from(file: Option<&Path>, variable: Option<&str>) -> anyhow::Result<Option<String>> {
+    match (file, variable) {
+        (Some(file), _) => secret_text(file).map(Some),
+        (None, Some(variable)) => {
+            let text = std::env::var(variable)
+                .with_context(|| format!("cannot read the secret in the environment variable `{variable}`"))?;
+            Ok(Some(text))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// Characters of a token at least: what is shorter can be guessed.
+const LEAST_TOKEN_CHARACTERS: usize = 16;
+
+/// The token that HTTP requests must carry, if one is configured.
+pub fn http_token(config: &Config) -> anyhow::Result<Option<Arc<AccessToken>>> {
+    let http = &config.http;
+    let Some(text) = secret_from(http.token_file.as_deref(), http.token_variable.as_deref())? else { return Ok(None) };
+    ensure!(
+        text.len() >= LEAST_TOKEN_CHARACTERS && text.bytes().all(|byte| byte.is_ascii_graphic()),
+        "the token of the HTTP server must have at least {LEAST_TOKEN_CHARACTERS} characters, printable and without spaces"
+    );
+    Ok(Some(Arc::new(AccessToken::new(&text))))
+}
+
+/// How alerts are posted.
+pub struct WebhookParams {
+    /// Sends.
+    pub poster: Poster,
+    /// Signs.
+    pub signer: Signer,
+    /// How often.
+    pub retries: Retries,
+}
+
+/// The webhook, if one is configured.
+pub fn webhook(config: &Config) -> anyhow::Result<Option<WebhookParams>> {
+    let webhook = &config.webhook;
+    let Some(url) = &webhook.url else { return Ok(None) };
+    let secret = secret_from(webhook.secret_file.as_deref(), webhook.secret_variable.as_deref())?;
+    let signer = Signer::new(&secret.context("the webhook has no secret")?)?;
+    let url = url::Url::parse(url).context("the address of the webhook is no URL")?;
+    let poster = Poster::new(url, Duration::from_millis(webhook.timeout_ms)).context("cannot make an HTTP client")?;
+    let retries = Retries {
+        max_attempts: webhook.max_attempts,
+        first_backoff_ms: webhook.first_backoff_ms,
+        max_backoff_ms: webhook.max_backoff_ms,
+    };
+    Ok(Some(WebhookParams { poster, signer, retries }))
 }
 
 /// When a score becomes an alert. A replay of history tells every alert at the moment it was due; live use tells what is due

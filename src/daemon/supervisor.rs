@@ -24,6 +24,7 @@ use super::{
     retrain,
     signals::Shutdown,
     upkeep::{self, Upkeep},
+    webhook,
 };
 use crate::{
     api::{ApiLimits, ApiState, Ingest, serve},
@@ -63,6 +64,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
         LogKind::Embedded => Some(tokio::task::block_in_place(|| open_embedded(&config, &clock))?),
         LogKind::Kafka => None,
     };
+    let alerts = tokio::task::block_in_place(|| webhook::reader_blocking(&config, embedded.as_ref()))?;
     let time = TimeMode::Live { grace_ms: config.stream.live_grace_ms };
     let mut engine = tokio::task::block_in_place(|| {
         Engine::start_blocking(
@@ -85,6 +87,14 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
         let state = api_state(&config, &engine, &scoring, embedded.clone(), &clock, &readiness, metrics)?;
         let stop = tasks_stop.clone().cancelled_owned();
         tasks.spawn(async move { serve(listener, state, stop).await.context("the HTTP server failed") });
+    }
+    if let Some(reader) = alerts {
+        let webhook = webhook::open(&config, reader, Arc::clone(&engine.partitions), Arc::clone(&clock))?;
+        let stop = tasks_stop.clone();
+        tasks.spawn(async move {
+            webhook.run(stop).await;
+            Ok(())
+        });
     }
     if let Some(log) = embedded {
         let snapshots = config.snapshot.enabled.then(|| engine::snapshots(&config, &clock)).transpose()?;
@@ -187,6 +197,7 @@ fn api_state(
         not_ready: Arc::new(move || readiness.reasons()),
         catalogue: Arc::clone(&scoring.catalogue),
         metrics: Arc::new(move || metrics.render()),
+        token: params::http_token(config)?,
         limits: ApiLimits {
             max_body_bytes: config.http.max_body_bytes,
             request_timeout_ms: config.http.request_timeout_ms,

@@ -11,6 +11,7 @@ mod guard;
 pub mod kafka;
 mod log;
 pub mod memory;
+mod output_reader;
 mod outputs;
 mod params;
 pub mod partitioner;
@@ -30,6 +31,7 @@ pub use log::{
     BatchLimits, Commit, Disposition, INPUT_VIEWS, LogError, OutputRecord, OutputTopic, Polled, Record, RecordBatch,
     Sink, Source, next_after,
 };
+pub use output_reader::{CommittedOutput, OutputReader, ReaderStart};
 pub use params::{GapPolicy, StreamError, StreamParams, TimeMode};
 pub use partitions::{FoundUser, PartitionHandle, Partitions};
 pub use replay::{InputLog, advance_blocking};

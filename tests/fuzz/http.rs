@@ -56,6 +56,7 @@ fn start() -> Take {
         not_ready: Arc::new(Vec::new),
         catalogue: Arc::new(NameTable::default()),
         metrics: Arc::new(String::new),
+        token: None,
         limits: ApiLimits { max_body_bytes: 100_000, request_timeout_ms: 50, max_events: 100 },
     };
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();

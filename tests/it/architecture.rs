@@ -16,6 +16,9 @@ const WALLS: &[(&str, &[&str])] = &[
     ("candle_core", &["features", "model", "scoring", "train"]),
     ("candle_nn", &["features", "model", "scoring", "train"]),
     ("axum", &["api"]),
+    ("reqwest", &["webhook"]),
+    ("base64", &["webhook"]),
+    ("ring::hmac", &["webhook", "api"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["cli", "daemon", "main"]),
     ("indicatif", &["cli", "train"]),
@@ -49,6 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("scoring", &["features", "model", "graph", "event", "score", "metrics", "clock"]),
     ("snapshot", &["graph", "event", "clock", "metrics"]),
     ("stream", &["event", "graph", "score", "scoring", "decision", "snapshot", "clock", "metrics"]),
+    ("webhook", &["event", "stream", "clock", "metrics"]),
     ("train", &["snapshot", "features", "model", "graph", "event", "score", "scoring", "clock"]),
     ("generate", &["event"]),
     // `stream` for the defaults of the Kafka client and the list of its options that are ours, so that there is one of each.

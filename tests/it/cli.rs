@@ -63,6 +63,29 @@ fn broken_relations_exit_2_and_name_every_wrong_key() {
 }
 
 #[test]
+fn secrets_that_are_missing_or_none_are_named_by_their_key() {
+    let settings = [
+        "http.listen=0.0.0.0:8080",
+        "webhook.url=https://alerts.example/in",
+        "webhook.secret_variable=UNDERCURRENT_TEST_SECRET",
+    ];
+    let mut arguments = vec!["check"];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", *setting]));
+    let message = |arguments: &[&str]| {
+        let output = undercurrent_with(arguments, &[("UNDERCURRENT_TEST_SECRET", "too short")]);
+        assert_eq!(output.status.code(), Some(2));
+        text(&output.stderr)
+    };
+    let said = message(&arguments);
+    assert!(said.contains("`http.listen`") && said.contains("http.token_file"), "{said}");
+    arguments.extend(["--set", "http.token_file=no-such-token"]);
+    let said = message(&arguments);
+    assert!(said.contains("`http.token_file`") && said.contains("`no-such-token`"), "{said}");
+    assert!(said.contains("`webhook.secret_variable`") && said.contains("at least 24"), "{said}");
+    assert!(!said.contains("too short") || !said.contains("UNDERCURRENT_TEST_SECRET=too"), "{said}");
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let output = undercurrent(&["check", "--config", "no-such.toml"]);
     assert_eq!(output.status.code(), Some(2));

@@ -88,12 +88,16 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// The body of an answer; `None` while the daemon does not answer.
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        serde_json::from_str(&self.get_text(path)?).ok()
+    }
+
+    fn get_text(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(LOOK * MAX_LOOKS)).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     }
 
     /// Records committed, over all partitions; `None` while nothing is known.
@@ -101,6 +105,13 @@ impl Daemon {
         let answer = self.get("/v1/partitions")?;
         let offsets = answer["partitions"].as_array()?.iter().filter_map(|it| it["next_offsets"].as_object()).flatten();
         Some(offsets.filter_map(|(_, offset)| offset.as_i64()).sum())
+    }
+
+    /// The sum of a metric over its labels; 0 before it was counted.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let page = self.get_text("/metrics").unwrap_or_default();
+        let values = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(['{', ' ']).map(|_| line));
+        values.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// Sends events as JSON lines; they are durable when this returns. Returns how many the log did not have yet.

@@ -1,6 +1,4 @@
-//! Rules of the work and its surroundings: loop, scoring, decisions, snapshots, HTTP, logging, shutdown.
-
-use tracing_subscriber::EnvFilter;
+//! Rules of the work: loop, scoring, decisions, snapshots, training.
 
 use super::Report;
 use crate::config::{Config, ScorerKind};
@@ -142,29 +140,4 @@ pub(super) fn training(config: &Config, report: &mut Report) {
         training.confidence,
     );
     report.require(training.max_loss >= 0.0, "training.max_loss", "must not be negative", training.max_loss);
-}
-
-pub(super) fn serve(config: &Config, report: &mut Report) {
-    let http = &config.http;
-    report.require(
-        http.request_timeout_ms >= 1,
-        "http.request_timeout_ms",
-        "must be at least 1",
-        http.request_timeout_ms,
-    );
-    report.at_least_one("http.max_events", http.max_events);
-    let filter = &config.logging.filter;
-    let parsed = EnvFilter::try_new(filter);
-    report.require(
-        parsed.is_ok(),
-        "logging.filter",
-        "must be a filter like `info` or `undercurrent=debug,info`",
-        filter,
-    );
-    report.require(
-        config.shutdown.deadline_ms >= 1,
-        "shutdown.deadline_ms",
-        "must be at least 1",
-        config.shutdown.deadline_ms,
-    );
 }

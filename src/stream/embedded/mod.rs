@@ -13,12 +13,14 @@ mod chunk;
 mod compact;
 mod consumer;
 mod outputs;
+mod reader;
 mod recent;
 mod store;
 
 pub use append::{Appended, NewRecord};
 pub use consumer::EmbeddedConsumer;
 pub use outputs::ReadOutput;
+pub use reader::EmbeddedOutputReader;
 pub use recent::RecentIds;
 pub use store::{EmbeddedLog, EmbeddedParams};
 

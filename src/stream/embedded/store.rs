@@ -182,6 +182,30 @@ impl EmbeddedLog {
         Positions(View::ALL.map(|view| state.first(Topic::Input(view), partition)))
     }
 
+    /// The position that the reader of outputs called `name` stored.
+    pub(super) fn reader_position(&self, name: &str, partition: PartitionId) -> Result<Option<Offset>, EmbeddedError> {
+        let key = reader_key(name, partition);
+        match self.meta.get(&key)? {
+            None => Ok(None),
+            Some(bytes) => match bytes.first_chunk::<8>() {
+                Some(word) if bytes.len() == 8 => Ok(Some(Offset(i64::from_be_bytes(*word)))),
+                _ => Err(EmbeddedError::Corrupt { what: format!("`{key}` has {} bytes", bytes.len()) }),
+            },
+        }
+    }
+
+    /// Stores it, durably.
+    pub(super) fn store_reader_position(
+        &self,
+        name: &str,
+        partition: PartitionId,
+        next: Offset,
+    ) -> Result<(), EmbeddedError> {
+        let mut batch = self.batch();
+        batch.insert(&self.meta, reader_key(name, partition), next.0.to_be_bytes());
+        Ok(batch.commit()?)
+    }
+
     /// A receiver whose value changes after every commit of outputs.
     pub fn subscribe_commits(&self) -> watch::Receiver<u64> {
         self.committed.subscribe()
@@ -338,6 +362,10 @@ pub(super) fn base_of(key: &[u8]) -> Result<Offset, EmbeddedError> {
 
 fn positions_key(partition: PartitionId) -> String {
     format!("positions/{partition}")
+}
+
+fn reader_key(name: &str, partition: PartitionId) -> String {
+    format!("reader/{name}/{partition}")
 }
 
 fn topic_key(what: &str, topic: Topic, partition: PartitionId) -> String {

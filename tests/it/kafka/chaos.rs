@@ -1,7 +1,7 @@
 //! Faults done to the daemon while events come at a steady rate. Whatever is done, the end is that of a run over the same
 //! events without failures, bit for bit.
 //!
-//! The tests are the short forms; `scripts/chaos` runs the same code longer, by these variables: `CHAOS_KILLS`, `CHAOS_SEED`.
+//! The tests are the short forms; `scripts/chaos` runs the same code longer and harder, by the variables `CHAOS_…`.
 
 use std::{path::Path, time::Duration};
 
@@ -46,7 +46,7 @@ impl Scene {
     /// Starts the load; `None`, said aloud, without a broker.
     fn open(name: &'static str, expected_events: usize) -> Option<Self> {
         let params = broker_with_topics(name, PARTITION_COUNT)?;
-        Some(Self::with(name, params, expected_events, LEAD_EVENTS))
+        Some(Self::with(name, params, expected_events, number("CHAOS_LEAD", LEAD_EVENTS)))
     }
 
     /// The same on topics that are there, with a load that may be `lead_events` ahead.
