@@ -1,7 +1,8 @@
 //! Users scored a second on one core: the hand-written forward against plain candle operations, encoding, the whole
-//! pool, and a step of training.
+//! pool, a step of training, and what each part of a score costs with the shipped bundle for the users it was made for.
 //!
-//! `cargo bench --bench score [-- USERS]`, 4,096 by default. Users are made up; the network has the default size. Cargo
+//! `cargo bench --bench score [-- USERS] [parts]`, 4,096 by default; `parts` runs the last part alone. Users are made up and the network has the default size, except
+//! in the last part, which reads `models/demo` and `data/completejourney`. Cargo
 //! sets `RAYON_NUM_THREADS=1` here, as the program does for itself: without it candle spins on a thread pool of its own,
 //! its forward is half as fast and training a tenth.
 
@@ -13,19 +14,27 @@
     reason = "a bench prints, reads the clock and ends at the first problem"
 )]
 
-use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Instant};
+use std::{hint::black_box, num::NonZeroUsize, ops::ControlFlow, path::Path, sync::Arc, time::Instant};
 
 use candle_core::Device;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use undercurrent::{
-    event::{DAY_MS, Event, EventKind, Name, NameHash, NameKind, ProductLine},
+    event::{DAY_MS, Event, EventKind, Name, NameHash, NameKind, ProductLine, View},
     features::{EncodedUser, Encoder, FeatureSettings, FeatureSpec, ItemVocabulary},
     graph::{GraphParams, UserGraph},
-    model::{Bundle, BundleParts, CandleForward, FusedForward, GraphForm, Model, NetworkConfig},
+    model::{
+        Bundle, BundleParts, CandleForward, FusedForward, GraphForm, Model, NetworkConfig, forest_row,
+        items::{CandidateSet, CandidateWork, UserItems},
+    },
     score::{Probability, ScoreRequest},
     scoring::{Pool, PoolSettings, Scorer},
-    train::{Example, TrainSettings, fit},
+    train::{
+        Example, TrainSettings,
+        corpus::{Corpus, CorpusOptions},
+        fit,
+        kinds::{KindPlan, Survey},
+    },
 };
 
 const AS_OF_MS: i64 = 1_700_000_000_000;
@@ -39,6 +48,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let users: usize = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(4_096);
     gemm::set_threading_threshold(usize::MAX);
+    if std::env::args().any(|argument| argument == "parts") {
+        return parts();
+    }
     let requests: Vec<ScoreRequest<UserGraph>> =
         (0..users).map(|user| ScoreRequest { graph: Arc::new(graph(user as u64)), as_of_ms: AS_OF_MS }).collect();
     let encoder = Encoder::new(spec(&requests));
@@ -51,6 +63,7 @@ fn main() {
     forwards(&encoder, &references);
     pools(&encoder, &requests);
     training(&encoder, &encoded);
+    parts();
 }
 
 /// Prints the best of three runs, after one that warms up.
@@ -120,6 +133,86 @@ fn pools(encoder: &Encoder, requests: &[ScoreRequest<UserGraph>]) {
             for request in requests.iter().take(512) {
                 pool.score_blocking(std::slice::from_ref(request)).expect("the user is scored");
             }
+        });
+    }
+}
+
+/// Each part of a score by the shipped bundle, for the real users of the stream that the demo plays.
+fn parts() {
+    const USERS: usize = 1_024;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let bundle = Arc::new(Bundle::load(&root.join("models/demo")).expect("the shipped bundle is whole"));
+    let file = root.join("data/completejourney/events.csv.zst");
+    let survey = Survey::of(&file).expect("the shipped data are whole");
+    let purchase = ["purchase".to_owned()];
+    let plan = KindPlan::new(&survey, &purchase, &purchase).expect("the data hold purchases");
+    let options = CorpusOptions {
+        plan: &plan,
+        item_categories: std::collections::HashMap::new(),
+        cutoff_ms: i64::MAX,
+        horizons_ms: [0; 2],
+    };
+    let (corpus, _) = Corpus::read(&[file], &options, &mut |_| {}).expect("the shipped data are whole");
+    let as_of_ms = corpus.last_ms() + 1;
+    let params = bundle.spec.settings.graph_params();
+    let mut requests = Vec::new();
+    for user in 0..corpus.users().len().min(USERS) {
+        corpus.replay(user, &[as_of_ms], &params, |_, graph| {
+            requests.push(ScoreRequest { graph: Arc::new(graph.clone()), as_of_ms });
+        });
+    }
+    let count = requests.len();
+    println!("-- parts of a score: models/demo, {count} users of data/completejourney, one core");
+    let encoder = Encoder::new(bundle.spec.clone());
+    let mut graphs = Vec::new();
+    measure("expand the graph", count, || {
+        graphs = requests.iter().map(|request| encoder.expand(&request.graph)).collect();
+    });
+    let mut encoded = Vec::new();
+    measure("encode", count, || {
+        encoded = graphs.iter().map(|graph| encoder.encode_expanded(graph, as_of_ms)).collect();
+    });
+    let mut fused = FusedForward::new(&bundle.model).expect("the typed-bias form");
+    let references: Vec<&EncodedUser> = encoded.iter().collect();
+    let mut predictions = Vec::new();
+    measure("network", count, || predictions = references.chunks(64).flat_map(|part| fused.predict(part)).collect());
+    let ensemble = bundle.ensemble.as_ref().expect("the bundle has an ensemble");
+    for (name, blend) in [("churn", &ensemble.churn), ("purchase", &ensemble.purchase)] {
+        measure(&format!("trees of {name} ({})", blend.forest.tree_count()), count, || {
+            for user in &encoded {
+                black_box(blend.forest.score(&forest_row(user)));
+            }
+        });
+    }
+    let lanes = bundle.lanes();
+    measure("both heads, blended, batch 64", count, || {
+        for (users, predictions) in references.chunks(64).zip(predictions.chunks(64)) {
+            black_box(bundle.log_odds_of(lanes.as_ref(), predictions, users));
+        }
+    });
+    let items = bundle.items.as_ref().expect("the bundle has items");
+    let mut users = Vec::new();
+    measure("items: read the graph", count, || {
+        let (click, purchase) = (View::Click, View::Purchase);
+        users = graphs.iter().map(|graph| UserItems::of_expanded(graph.view(click), graph.view(purchase))).collect();
+    });
+    let (mut work, mut candidates) = (CandidateWork::default(), 0);
+    measure("items: candidates and features", count, || {
+        let sets = users.iter().map(|user| CandidateSet::of(items.tables(), user, as_of_ms, &mut work));
+        candidates = sets.map(|set| set.candidates().len()).sum();
+    });
+    measure("items: candidates, features, lists", count, || {
+        for user in &users {
+            black_box(items.recommend(user, as_of_ms, &mut work));
+        }
+    });
+    println!("   {:.0} candidates a user", candidates as f64 / count as f64);
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    for workers in [NonZeroUsize::MIN, cores] {
+        let settings = PoolSettings { workers, ..PoolSettings::default() };
+        let pool = Pool::start(Arc::clone(&bundle), settings).expect("threads start");
+        measure(&format!("whole score, {workers} worker(s)"), count, || {
+            pool.score_blocking(&requests).expect("every user is scored");
         });
     }
 }

@@ -22,7 +22,7 @@ pub const CONTEXT_WIDTH: usize = 13;
 const MERGED_EVENTS: usize = 64;
 
 /// One user at one moment, as the network takes it. Plain numbers, no tensors.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct EncodedUser {
     /// The moment, milliseconds since the Unix epoch.
     pub as_of_ms: i64,

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Forest, Prediction};
+use super::{Forest, LaneForest, Prediction};
 use crate::features::EncodedUser;
 
 /// Both heads.
@@ -125,6 +125,20 @@ impl Blend {
         self.blend([network, 0.0, habit])
     }
 
+    /// The trees made ready for many users; `None` when they do not count.
+    fn lanes(&self) -> Option<LaneForest> {
+        (self.weights.trees > 0.0).then(|| LaneForest::new(&self.forest))
+    }
+
+    /// [`log_odds`](Self::log_odds) of many users.
+    fn many(&self, lanes: Option<&LaneForest>, network: &[f32], users: &[&EncodedUser], rows: &[&[f32]]) -> Vec<f32> {
+        let trees = lanes.map_or_else(|| vec![0.0; users.len()], |lanes| lanes.scores(rows));
+        let members = network.iter().zip(users).zip(trees).map(|((network, user), trees)| {
+            [*network, trees as f32, self.habit.map_or(0.0, |habit| habit.log_odds(&user.raw))]
+        });
+        members.map(|members| self.blend(members)).collect()
+    }
+
     /// About how much the calibrated log-odds move with the network's.
     pub fn network_share(&self) -> f32 {
         self.weights.network * (self.curve.rise + self.curve.fall) / 2.0
@@ -150,7 +164,36 @@ impl Blend {
     }
 }
 
+/// The trees of both heads made ready for many users.
+#[derive(Debug, Clone)]
+pub struct HeadLanes([Option<LaneForest>; 2]);
+
 impl Ensemble {
+    /// Makes the trees ready for [`log_odds_of`](Self::log_odds_of).
+    pub fn lanes(&self) -> HeadLanes {
+        HeadLanes([self.churn.lanes(), self.purchase.lanes()])
+    }
+
+    /// Calibrated log-odds of many users, churn and purchase: those of [`log_odds`](Self::log_odds) bit for bit.
+    pub fn log_odds_of(&self, lanes: &HeadLanes, predictions: &[Prediction], users: &[&EncodedUser]) -> Vec<[f32; 2]> {
+        let rows: Vec<Vec<f32>> = users.iter().map(|user| forest_row(user)).collect();
+        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let network = |of: fn(&Prediction) -> f32| predictions.iter().map(of).collect::<Vec<_>>();
+        let churn = network(|prediction| prediction.churn_log_odds);
+        let churn = self.churn.many(lanes.0[0].as_ref(), &churn, users, &rows);
+        let purchase = network(|prediction| prediction.purchase_log_odds);
+        let purchase = self.purchase.many(lanes.0[1].as_ref(), &purchase, users, &rows);
+        churn.into_iter().zip(purchase).map(|(churn, purchase)| [churn, purchase]).collect()
+    }
+
+    /// The first of [`log_odds_of`](Self::log_odds_of) alone.
+    pub fn churn_log_odds_of(&self, lanes: &HeadLanes, predictions: &[Prediction], users: &[&EncodedUser]) -> Vec<f32> {
+        let rows: Vec<Vec<f32>> = users.iter().map(|user| forest_row(user)).collect();
+        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
+        let network: Vec<f32> = predictions.iter().map(|prediction| prediction.churn_log_odds).collect();
+        self.churn.many(lanes.0[0].as_ref(), &network, users, &rows)
+    }
+
     /// Calibrated log-odds of one user: churn, purchase.
     pub fn log_odds(&self, prediction: &Prediction, user: &EncodedUser) -> [f32; 2] {
         let row = forest_row(user);
@@ -171,6 +214,7 @@ pub fn forest_row(user: &EncodedUser) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TreeNode;
 
     #[test]
     fn curves_by_hand() {
@@ -183,6 +227,44 @@ mod tests {
         let beta = Curve { rise: 2.0, fall: 0.5, offset: 0.1 };
         let expected = 2.0 * 0.8_f64.ln() - 0.5 * 0.2_f64.ln() + 0.1;
         assert!((beta.log_odds((0.8_f64 / 0.2).ln()) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn many_users_score_as_one_does_bit_for_bit() {
+        let mut forest = Forest::new(4, 0.1);
+        let split = TreeNode::Split { feature: 3, threshold: 2.0, missing_left: false, left: 1, right: 2 };
+        forest.push(&[split, TreeNode::Leaf(-0.7), TreeNode::Leaf(0.9)]);
+        let habit = Some(Habit { feature: 1, scale: 0.5, offset: 0.5, missing: -3.0 });
+        let blend = |trees: f32| Blend {
+            forest: forest.clone(),
+            habit,
+            weights: Weights { network: 0.3, trees, habit: 0.2 },
+            curve: Curve { rise: 1.1, fall: 0.9, offset: 0.05 },
+        };
+        let ensemble = Ensemble { churn: blend(0.6), purchase: blend(0.0) };
+        let users: Vec<EncodedUser> = (0..40_u8)
+            .map(|number| EncodedUser {
+                raw: vec![f32::from(number) / 9.0, if number % 3 == 0 { f32::NAN } else { f32::from(number) / 50.0 }],
+                features: vec![0.3, f32::from(number)],
+                ..EncodedUser::default()
+            })
+            .collect();
+        let predictions: Vec<Prediction> = (0..40_u8)
+            .map(|number| Prediction {
+                churn_log_odds: f32::from(number) - 20.0,
+                purchase_log_odds: 3.0 - f32::from(number) / 7.0,
+                ..Prediction::default()
+            })
+            .collect();
+        let users: Vec<&EncodedUser> = users.iter().collect();
+        let found = ensemble.log_odds_of(&ensemble.lanes(), &predictions, &users);
+        let bits = |log_odds: [f32; 2]| log_odds.map(f32::to_bits);
+        for ((found, prediction), user) in found.iter().zip(&predictions).zip(&users) {
+            assert_eq!(bits(*found), bits(ensemble.log_odds(prediction, user)));
+        }
+        let churn = ensemble.churn_log_odds_of(&ensemble.lanes(), &predictions, &users);
+        assert_eq!(churn, found.iter().map(|found| found[0]).collect::<Vec<_>>());
+        assert!(found.iter().any(|log_odds| log_odds[0].to_bits() != found[0][0].to_bits()));
     }
 
     #[test]

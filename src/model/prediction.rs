@@ -23,7 +23,7 @@ pub struct Model {
 }
 
 /// What the network says of one user.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Prediction {
     /// Churn log-odds, not calibrated.
     pub churn_log_odds: f32,

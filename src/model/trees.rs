@@ -28,9 +28,6 @@ impl Node {
     const MISSING_LEFT: u32 = 1 << 31;
 }
 
-/// Rows that [`Forest::scores`] walks side by side.
-const LANES: usize = 8;
-
 /// One node of a tree that is built: children by place in the same list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TreeNode {
@@ -227,44 +224,23 @@ impl Forest {
         self.base + self.roots.iter().map(|root| f64::from(self.leaf(*root, row))).sum::<f64>()
     }
 
-    /// The scores of many rows, equal to those of [`score`](Self::score) bit for bit. A walk waits for one node after the
-    /// other; walks side by side wait together.
-    ///
-    /// # Panics
-    /// When a row is shorter than [`width`](Self::width).
-    pub fn scores(&self, rows: &[&[f32]]) -> Vec<f64> {
-        let mut scores = Vec::with_capacity(rows.len());
-        for rows in rows.chunks(LANES) {
-            let lanes: [&[f32]; LANES] = std::array::from_fn(|lane| &rows[lane.min(rows.len() - 1)][..self.width]);
-            let mut sums = [0.0_f64; LANES];
-            for root in &self.roots {
-                for (sum, leaf) in sums.iter_mut().zip(self.leaves(*root, &lanes)) {
-                    *sum += f64::from(leaf);
-                }
-            }
-            scores.extend(sums[..rows.len()].iter().map(|sum| self.base + sum));
-        }
-        scores
+    /// Places of the trees' roots.
+    pub(super) fn roots(&self) -> &[u32] {
+        &self.roots
     }
 
-    /// [`leaf`](Self::leaf) of every lane, without a branch that depends on a row.
-    fn leaves(&self, root: u32, lanes: &[&[f32]; LANES]) -> [f32; LANES] {
-        let mut at = [root; LANES];
-        loop {
-            let mut has_moved = false;
-            for (at, row) in at.iter_mut().zip(lanes) {
-                let node = &self.nodes[*at as usize];
-                let is_inner = node.feature != Node::LEAF;
-                let value = row.get((node.feature & !Node::MISSING_LEFT) as usize).copied().unwrap_or(0.0);
-                let is_low = value.is_finite() && (value <= node.threshold);
-                let is_missing_left = !value.is_finite() && (node.feature & Node::MISSING_LEFT != 0);
-                let child = node.left + u32::from(!(is_low | is_missing_left));
-                *at = if is_inner { child } else { *at };
-                has_moved |= is_inner;
-            }
-            if !has_moved {
-                return at.map(|at| self.nodes[at as usize].threshold);
-            }
+    /// The node at a place, its children by place.
+    pub(super) fn node(&self, place: usize) -> TreeNode {
+        let node = &self.nodes[place];
+        match node.feature {
+            Node::LEAF => TreeNode::Leaf(node.threshold),
+            feature => TreeNode::Split {
+                feature: feature & !Node::MISSING_LEFT,
+                threshold: node.threshold,
+                missing_left: feature & Node::MISSING_LEFT != 0,
+                left: node.left as usize,
+                right: node.left as usize + 1,
+            },
         }
     }
 
@@ -384,16 +360,6 @@ mod tests {
             ([0.0, f32::INFINITY], 11.5),
         ] {
             assert!((forest.score(&row) - expected).abs() < 1e-12, "{row:?}");
-        }
-        for count in [0, 1, LANES, 2 * LANES + 3] {
-            let rows: Vec<[f32; 2]> = [[1.0, 5.0], [f32::NAN, 0.0], [0.0, f32::INFINITY], [1.0, 5.1], [1.1, f32::NAN]]
-                .into_iter()
-                .cycle()
-                .take(count)
-                .collect();
-            let bits = |scores: Vec<f64>| scores.into_iter().map(f64::to_bits).collect::<Vec<_>>();
-            let rows: Vec<&[f32]> = rows.iter().map(<[f32; 2]>::as_slice).collect();
-            assert_eq!(bits(forest.scores(&rows)), bits(rows.iter().map(|row| forest.score(row)).collect()));
         }
         assert_eq!(forest.split_counts(), [1, 1]);
         let mut short = forest;

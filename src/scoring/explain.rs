@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     features::EncodedUser,
-    model::Prediction,
     score::{Evidence, Reason},
 };
 
@@ -28,15 +27,11 @@ pub(super) fn reasons(
     let mut inputs = vec![user];
     inputs.extend(pieces.iter().map(|(_, without)| without));
     let predictions = served.predict(forward, &inputs)?;
-    let log_odds = |prediction: &Prediction, user: &EncodedUser| served.bundle.churn_log_odds(prediction, user);
-    let whole = log_odds(&predictions[0], user);
+    let log_odds = served.bundle.churn_log_odds_of(served.lanes.as_ref(), &predictions, &inputs);
     let mut reasons: Vec<Reason> = pieces
         .iter()
-        .zip(&predictions[1..])
-        .map(|((evidence, without), prediction)| Reason {
-            evidence: evidence.clone(),
-            effect: whole - log_odds(prediction, without),
-        })
+        .zip(&log_odds[1..])
+        .map(|((evidence, _), without)| Reason { evidence: evidence.clone(), effect: log_odds[0] - without })
         .filter(|reason| reason.effect.is_finite() && reason.effect != 0.0)
         .collect();
     reasons.sort_by(|left, right| right.effect.abs().total_cmp(&left.effect.abs()));

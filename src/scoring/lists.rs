@@ -5,15 +5,21 @@ use crate::{
     graph::ExpandedGraph,
     model::{
         Bundle, Prediction,
-        items::{ItemLists, LIST_LENGTH, UserItems},
+        items::{CandidateWork, ItemLists, LIST_LENGTH, UserItems},
     },
     score::{ItemReason, RankedItem},
 };
 
 /// What the bundle recommends to the user: its item model's lists, or the network's own where there is none, or what the
 /// user chose before where the bundle knows no items at all.
-pub(super) fn of(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, as_of_ms: i64) -> ItemLists {
-    let mut lists = ranked(bundle, graph, prediction, as_of_ms);
+pub(super) fn of(
+    bundle: &Bundle,
+    graph: &ExpandedGraph,
+    prediction: &Prediction,
+    as_of_ms: i64,
+    work: &mut CandidateWork,
+) -> ItemLists {
+    let mut lists = ranked(bundle, graph, prediction, as_of_ms, work);
     if lists.items.is_empty() {
         lists.items = own(graph, View::Purchase, |_| true);
     }
@@ -39,10 +45,16 @@ fn own(graph: &ExpandedGraph, view: View, wanted: impl Fn(NameHash) -> bool) -> 
     nodes.into_iter().take(LIST_LENGTH).map(place).collect()
 }
 
-fn ranked(bundle: &Bundle, graph: &ExpandedGraph, prediction: &Prediction, as_of_ms: i64) -> ItemLists {
+fn ranked(
+    bundle: &Bundle,
+    graph: &ExpandedGraph,
+    prediction: &Prediction,
+    as_of_ms: i64,
+    work: &mut CandidateWork,
+) -> ItemLists {
     let Some(model) = &bundle.items else { return by_query(bundle, graph, prediction) };
     let (click, purchase) = (graph.view(View::Click), graph.view(View::Purchase));
-    model.recommend(&UserItems::of_expanded(click, purchase), as_of_ms)
+    model.recommend(&UserItems::of_expanded(click, purchase), as_of_ms, work)
 }
 
 /// The network's query against all items of its vocabulary, in one pass that keeps the best of both lists.

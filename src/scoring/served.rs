@@ -9,7 +9,9 @@ use crate::graph::UserGraph;
 use crate::{
     features::{EncodedUser, Encoder, expected_value_minor},
     graph::ExpandedGraph,
-    model::{Bundle, CandleForward, FusedError, FusedForward, Prediction, probability_of},
+    model::{
+        Bundle, CandleForward, FusedError, FusedForward, HeadLanes, Prediction, items::CandidateWork, probability_of,
+    },
     score::{Factor, ModelInfo, Probability, ScoreRequest, Scored},
 };
 
@@ -21,6 +23,8 @@ const FACTORS: usize = 5;
 pub(super) struct Served {
     pub(super) bundle: Arc<Bundle>,
     pub(super) info: Arc<ModelInfo>,
+    /// The heads' trees, made ready for batches.
+    pub(super) lanes: Option<HeadLanes>,
     encoder: Encoder,
     feature_names: Vec<Arc<str>>,
     /// Shared weights of the CPU form; absent where only candle serves the network.
@@ -36,6 +40,7 @@ impl Served {
         };
         Ok(Self {
             info: Arc::new(bundle.info()),
+            lanes: bundle.lanes(),
             encoder: Encoder::new(bundle.spec.clone()),
             feature_names: bundle.spec.features().iter().map(|feature| Arc::from(feature.name.as_str())).collect(),
             fused,
@@ -45,11 +50,13 @@ impl Served {
 
     /// A forward pass of one worker's own on `device`.
     pub(super) fn forward(&self, device: &Device) -> Result<Forward, ScoreError> {
-        if let (Some(fused), Device::Cpu) = (&self.fused, device) {
-            return Ok(Forward::Fused(Box::new(fused.clone())));
-        }
-        let candle = CandleForward::new(&self.bundle.model, device.clone());
-        Ok(Forward::Candle(Box::new(candle.map_err(|error| failed(&self.info.version, &error))?)))
+        let network = if let (Some(fused), Device::Cpu) = (&self.fused, device) {
+            Network::Fused(Box::new(fused.clone()))
+        } else {
+            let candle = CandleForward::new(&self.bundle.model, device.clone());
+            Network::Candle(Box::new(candle.map_err(|error| failed(&self.info.version, &error))?))
+        };
+        Ok(Forward { network, candidates: CandidateWork::default() })
     }
 
     pub(super) fn expand(&self, graph: &UserGraph) -> ExpandedGraph {
@@ -70,10 +77,13 @@ impl Served {
         let graphs: Vec<ExpandedGraph> = requests.iter().map(|request| self.expand(&request.graph)).collect();
         let users: Vec<EncodedUser> =
             graphs.iter().zip(requests).map(|(graph, request)| self.encode(graph, request.as_of_ms)).collect();
-        let predictions = self.predict(forward, &users.iter().collect::<Vec<_>>())?;
+        let references: Vec<&EncodedUser> = users.iter().collect();
+        let predictions = self.predict(forward, &references)?;
+        let log_odds = self.bundle.log_odds_of(self.lanes.as_ref(), &predictions, &references);
         let mut scores = Vec::with_capacity(requests.len());
         for (place, prediction) in predictions.iter().enumerate() {
-            let score = self.scored(&graphs[place], &users[place], prediction);
+            let work = &mut forward.candidates;
+            let score = self.scored(&graphs[place], &users[place], prediction, log_odds[place], work);
             let not_finite =
                 || ScoreError::User { index: first + place, message: "the score is not finite".to_owned() };
             scores.push(score.ok_or_else(not_finite)?);
@@ -83,19 +93,26 @@ impl Served {
 
     /// Runs the network.
     pub(super) fn predict(&self, forward: &mut Forward, users: &[&EncodedUser]) -> Result<Vec<Prediction>, ScoreError> {
-        match forward {
-            Forward::Fused(fused) => Ok(fused.predict(users)),
-            Forward::Candle(candle) => candle.predict(users).map_err(|error| failed(&self.info.version, &error)),
+        match &mut forward.network {
+            Network::Fused(fused) => Ok(fused.predict(users)),
+            Network::Candle(candle) => candle.predict(users).map_err(|error| failed(&self.info.version, &error)),
         }
     }
 
     /// Everything said of one user; `None` when any number is not finite.
-    fn scored(&self, graph: &ExpandedGraph, user: &EncodedUser, prediction: &Prediction) -> Option<Scored> {
+    fn scored(
+        &self,
+        graph: &ExpandedGraph,
+        user: &EncodedUser,
+        prediction: &Prediction,
+        log_odds: [f32; 2],
+        work: &mut CandidateWork,
+    ) -> Option<Scored> {
         if !prediction.is_finite() {
             return None;
         }
-        let [churn, purchase] = self.bundle.log_odds(prediction, user).map(probability_of);
-        let lists = lists::of(&self.bundle, graph, prediction, user.as_of_ms);
+        let [churn, purchase] = log_odds.map(probability_of);
+        let lists = lists::of(&self.bundle, graph, prediction, user.as_of_ms, work);
         Some(Scored {
             churn_probability: Probability::new(churn)?,
             purchase_probability: Probability::new(purchase)?,
@@ -134,8 +151,13 @@ impl Served {
     }
 }
 
-/// A worker's forward pass.
-pub(super) enum Forward {
+/// A worker's forward pass, with its working memory.
+pub(super) struct Forward {
+    network: Network,
+    candidates: CandidateWork,
+}
+
+enum Network {
     Fused(Box<FusedForward>),
     Candle(Box<CandleForward>),
 }

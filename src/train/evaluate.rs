@@ -26,7 +26,7 @@ use crate::{
     event::{DAY_MS, FileError, NameHash, NameKind, UserId, open_input},
     features::{EncodedUser, Encoder},
     graph::{GraphParams, UserGraph},
-    model::items::{CatalogueEntry, ItemLists, UserItems},
+    model::items::{CandidateWork, CatalogueEntry, ItemLists, UserItems},
 };
 
 /// What to evaluate.
@@ -322,7 +322,7 @@ fn predict(
         let seen = history.observe(&[at_ms], &wanted, &|user, _, graph: &UserGraph| {
             is_eligible(graph, at_ms, history_ms).then(|| {
                 let own = UserItems::of(graph, &history.params);
-                let lists = items.model.recommend(&own, at_ms);
+                let lists = items.model.recommend(&own, at_ms, &mut CandidateWork::default());
                 (user, HeadInput::of(&encoder, graph, at_ms), own, lists)
             })
         })?;

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     event::{NameHash, NameKind},
     graph::UserGraph,
-    model::items::{CandidateSet, CatalogueEntry, ItemModel, ItemTables, UserItems},
+    model::items::{CandidateSet, CandidateWork, CatalogueEntry, ItemModel, ItemTables, UserItems},
 };
 
 /// What the item model knows of names beyond the events.
@@ -167,12 +167,13 @@ fn lists_at(
         (!bought.is_empty()).then_some(Pending { user, items: None, bought: Some(bought) })
     })?;
     let mut lists = [RankExamples::default(), RankExamples::default()];
+    let mut work = CandidateWork::default();
     for pair in seen.chunk_by(|left, right| left.user == right.user) {
         let [Pending { items: Some(items), .. }, Pending { bought: Some(bought), .. }] = pair else { continue };
         if lists[0].list_count() >= options.max_lists / windows.max(1) {
             break;
         }
-        let set = CandidateSet::of(tables, items, at_ms);
+        let set = CandidateSet::of(tables, items, at_ms, &mut work);
         let count = |items: usize| u32::try_from(items).unwrap_or(u32::MAX);
         let known: HashSet<NameHash> = items.bought.iter().map(|node| node.name).collect();
         let fresh = count(bought.difference(&known).count());

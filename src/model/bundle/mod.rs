@@ -19,8 +19,8 @@ use self::{
     tensors::Array,
 };
 use super::{
-    Calibration, CandleForward, Ensemble, ForestError, FusedError, FusedForward, Model, NetworkConfig, Parameter,
-    Parameters, Prediction, forest_row,
+    Calibration, CandleForward, Ensemble, ForestError, FusedError, FusedForward, HeadLanes, Model, NetworkConfig,
+    Parameter, Parameters, Prediction,
     items::{ItemModel, ItemModelError},
 };
 use crate::{
@@ -237,11 +237,34 @@ impl Bundle {
         }
     }
 
-    /// The first of [`log_odds`](Self::log_odds) alone.
-    pub fn churn_log_odds(&self, prediction: &Prediction, user: &EncodedUser) -> f32 {
-        match &self.ensemble {
-            Some(ensemble) => ensemble.churn.log_odds(prediction.churn_log_odds, user, &forest_row(user)),
-            None => self.model.calibration.churn.log_odds(prediction.churn_log_odds),
+    /// What [`log_odds_of`](Self::log_odds_of) needs, made once for all users.
+    pub fn lanes(&self) -> Option<HeadLanes> {
+        self.ensemble.as_ref().map(Ensemble::lanes)
+    }
+
+    /// [`log_odds`](Self::log_odds) of many users bit for bit, at a fraction of the cost. `lanes` are the bundle's own.
+    pub fn log_odds_of(
+        &self,
+        lanes: Option<&HeadLanes>,
+        predictions: &[Prediction],
+        users: &[&EncodedUser],
+    ) -> Vec<[f32; 2]> {
+        match (&self.ensemble, lanes) {
+            (Some(ensemble), Some(lanes)) => ensemble.log_odds_of(lanes, predictions, users),
+            _ => users.iter().zip(predictions).map(|(user, prediction)| self.log_odds(prediction, user)).collect(),
+        }
+    }
+
+    /// The first of [`log_odds_of`](Self::log_odds_of) alone.
+    pub fn churn_log_odds_of(
+        &self,
+        lanes: Option<&HeadLanes>,
+        predictions: &[Prediction],
+        users: &[&EncodedUser],
+    ) -> Vec<f32> {
+        match (&self.ensemble, lanes) {
+            (Some(ensemble), Some(lanes)) => ensemble.churn_log_odds_of(lanes, predictions, users),
+            _ => users.iter().zip(predictions).map(|(user, prediction)| self.log_odds(prediction, user)[0]).collect(),
         }
     }
 

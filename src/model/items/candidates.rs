@@ -2,12 +2,13 @@
 
 #![expect(clippy::cast_precision_loss, reason = "counts and ranks need few digits")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::{
     ItemTables,
-    features::{BLANK, FEATURE_WIDTH, Place as P, Row, USER},
-    tables::{ItemRow, Links},
+    features::{BLANK, FEATURE_WIDTH, ITEM, Place as P, Row, USER, set_all},
+    reached::{Order, Reached},
+    tables::ItemRow,
     user::{Own, Profile, UserItems},
 };
 use crate::{event::NameHash, graph::NameHashBuilder};
@@ -16,17 +17,12 @@ use crate::{event::NameHash, graph::NameHashBuilder};
 const OWN_LIMIT: usize = 150;
 /// Looked-at items taken as candidates.
 const SEEN_LIMIT: usize = 60;
-/// Own items whose links are followed, by the long weight.
-const SOURCE_LIMIT: usize = 400;
-/// Weight of a looked-at item as a source, against a bought one.
-const SEEN_WEIGHT: f32 = 0.5;
 /// Unbought candidates from each kind of links: regression, common buyers, alike titles.
 const LINK_LIMITS: [usize; 3] = [80, 40, 20];
 /// Unbought candidates by regression and first buyers together.
 const FIRST_LIMIT: usize = 80;
-/// What an item counts as that no link leads to, and that nobody bought for the first time lately.
+/// What an item counts as that no link leads to.
 const NO_LINK_WEIGHT: f32 = 0.01;
-const NO_FIRST_BUYERS: f32 = 0.2;
 /// Categories of the user whose popular items are taken.
 const CATEGORY_LIMIT: usize = 12;
 /// Unbought items of each such category, by popularity and by first buyers.
@@ -52,17 +48,25 @@ pub struct CandidateSet {
     features: Vec<f32>,
 }
 
+/// Working memory for collecting candidates, kept from user to user: it holds a place for every row of the tables, and a
+/// user clears no more of it than was touched.
+#[derive(Debug, Clone, Default)]
+pub struct CandidateWork {
+    reached: [Reached; 3],
+    first: Order,
+}
+
 impl CandidateSet {
     /// Collects the candidates of a user as of a moment (milliseconds since the Unix epoch).
-    pub fn of(tables: &ItemTables, user: &UserItems, as_of_ms: i64) -> Self {
+    pub fn of(tables: &ItemTables, user: &UserItems, as_of_ms: i64, work: &mut CandidateWork) -> Self {
         let as_of_s = as_of_ms.div_euclid(1_000);
         let profile = Profile::of(user, as_of_s, tables.half_life_days(), tables.window_days());
         let links = tables.links();
-        let reached =
-            [&links.regression, &links.common, &links.alike].map(|links| Reached::of(tables, links, &profile));
-        let first = first_order(tables, &reached[0], &profile);
-        let first_ranks = first.iter().enumerate().map(|(rank, row)| (*row, rank)).collect();
-        Collector { tables, as_of_s, profile, reached, first, first_ranks }.collect()
+        for (reached, links) in work.reached.iter_mut().zip([&links.regression, &links.common, &links.alike]) {
+            reached.follow(tables, links, &profile);
+        }
+        first_order(tables, &work.reached[0], &profile, &mut work.first);
+        Collector { tables, as_of_s, profile, reached: &work.reached, first: &work.first }.collect()
     }
 
     /// The candidates, in a fixed order.
@@ -76,96 +80,27 @@ impl CandidateSet {
     }
 }
 
-/// Rows that one kind of links leads to from what the user has.
-struct Reached {
-    /// By row: the sum of weights from all own items, and from those in proportion to how recent they are.
-    sums: Vec<[f32; 2]>,
-    /// Rows with a positive sum, best first.
-    order: Vec<u32>,
-    /// By row, among those with a positive sum.
-    ranks: HashMap<u32, usize, NameHashBuilder>,
-    best: f32,
-}
-
-impl Reached {
-    /// Rows whose order is kept.
-    const KEPT: usize = 1_000;
-
-    fn of(tables: &ItemTables, links: &Links, profile: &Profile) -> Self {
-        let mut reached = Self { sums: Vec::new(), order: Vec::new(), ranks: HashMap::default(), best: 0.0 };
-        if links.count == 0 {
-            return reached;
-        }
-        reached.sums.resize(tables.rows().len(), [0.0; 2]);
-        let mut touched = Vec::new();
-        let bought = profile.bought.iter().take(SOURCE_LIMIT).map(|own| (own, 1.0, own.long.min(1.0)));
-        let seen = profile.seen.iter().filter(|own| own.short_rank < SEEN_LIMIT);
-        let seen = seen.map(|own| (own, SEEN_WEIGHT, own.short.min(1.0)));
-        for (own, weight, recent) in bought.chain(seen) {
-            let Some(row) = tables.row(own.node.name) else { continue };
-            for (to, strength) in links.of(row) {
-                let sums = &mut reached.sums[to as usize];
-                if sums[0] == 0.0 {
-                    touched.push(to);
-                }
-                sums[0] += weight * strength;
-                sums[1] += recent * strength;
-            }
-        }
-        let sums = &reached.sums;
-        let best_first = |left: &u32, right: &u32| {
-            sums[*right as usize][0].total_cmp(&sums[*left as usize][0]).then(left.cmp(right))
-        };
-        if touched.len() > Self::KEPT {
-            touched.select_nth_unstable_by(Self::KEPT - 1, best_first);
-            touched.truncate(Self::KEPT);
-        }
-        touched.sort_unstable_by(best_first);
-        reached.best = touched.first().map_or(0.0, |row| sums[*row as usize][0]);
-        reached.ranks = touched.iter().enumerate().map(|(rank, row)| (*row, rank)).collect();
-        reached.order = touched;
-        reached
-    }
-
-    fn sums(&self, row: u32) -> Option<[f32; 2]> {
-        self.sums.get(row as usize).copied().filter(|sums| sums[0] > 0.0)
-    }
-
-    fn rank(&self, row: u32) -> Option<usize> {
-        self.ranks.get(&row).copied()
-    }
-}
-
 struct Collector<'a> {
     tables: &'a ItemTables,
     as_of_s: i64,
     profile: Profile,
-    reached: [Reached; 3],
-    /// Unbought rows by links and first buyers together, best first.
-    first: Vec<u32>,
-    first_ranks: HashMap<u32, usize, NameHashBuilder>,
+    reached: &'a [Reached; 3],
+    /// Unbought rows by links and first buyers together.
+    first: &'a Order,
 }
 
-/// What links say of an unbought item, as a logarithm from 0 on.
+/// What links say of an unbought item, as a logarithm from 0 on. An item is bought for the first time about in proportion
+/// to this and to its first buyers, so the two logarithms add.
 fn linked_log(linked: f32) -> f32 {
     (linked / NO_LINK_WEIGHT).ln_1p()
 }
 
-/// How many buy the item for the first time lately, as a logarithm from 0 on. An item is bought for the first time about
-/// in proportion to this count and to what links say, so the two logarithms add.
-fn first_log(row: &ItemRow) -> f32 {
-    ((row.first_buyers_window + 0.25 * row.first_buyers_recent) / NO_FIRST_BUYERS).ln_1p()
-}
-
 /// The best unbought rows that links lead to.
-fn first_order(tables: &ItemTables, reached: &Reached, profile: &Profile) -> Vec<u32> {
+fn first_order(tables: &ItemTables, reached: &Reached, profile: &Profile, order: &mut Order) {
     let rows = tables.rows();
-    let fresh = reached.order.iter().filter(|row| profile.bought(rows[**row as usize].item).is_none());
+    let fresh = reached.order.rows().iter().filter(|row| profile.bought(rows[**row as usize].item).is_none());
     let linked = |row: u32| linked_log(reached.sums(row).map_or(0.0, |sums| sums[1]));
-    let score = |row: u32| linked(row) + first_log(&rows[row as usize]);
-    let mut scored: Vec<(f32, u32)> = fresh.map(|row| (score(*row), *row)).collect();
-    scored.sort_unstable_by(|left, right| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1)));
-    scored.into_iter().map(|(_, row)| row).collect()
+    order.sort(rows.len(), fresh.map(|row| (linked(*row) + tables.first_log(*row), *row)), usize::MAX);
 }
 
 impl Collector<'_> {
@@ -205,8 +140,8 @@ impl Collector<'_> {
             if let Some(habit) = self.profile.category(category) {
                 self.category_features(habit, own, known, &mut features);
             }
-            if let (Some(row), Some(known)) = (row, known) {
-                self.item_features(row, known, &mut features);
+            if let Some(row) = row {
+                features[ITEM].copy_from_slice(self.tables.item_features(row));
             }
             set.candidates.push(Candidate { item, bought: own.is_some(), seen: seen.is_some() });
             set.features.extend_from_slice(&features);
@@ -241,9 +176,9 @@ impl Collector<'_> {
             }
         };
         for (reached, limit) in self.reached.iter().zip(LINK_LIMITS) {
-            take_fresh(&reached.order, limit);
+            take_fresh(reached.order.rows(), limit);
         }
-        take_fresh(&self.first, FIRST_LIMIT);
+        take_fresh(self.first.rows(), FIRST_LIMIT);
         for category in self.profile.categories.iter().take(CATEGORY_LIMIT) {
             take_fresh(self.tables.category_popular(category.node.name), CATEGORY_ITEM_LIMITS[0]);
             take_fresh(self.tables.category_first(category.node.name), CATEGORY_ITEM_LIMITS[1]);
@@ -324,15 +259,15 @@ impl Collector<'_> {
         ];
         for (reached, (sum, recent, rank)) in self.reached.iter().zip(places) {
             let Some(sums) = reached.sums(row) else { continue };
-            if let (Some(rank), Some(place)) = (rank, reached.rank(row)) {
+            if let (Some(rank), Some(place)) = (rank, reached.order.rank(row)) {
                 features[rank as usize] = place as f32;
             }
             features[sum as usize] = sums[0];
             features[recent as usize] = sums[1];
         }
         let regression = &self.reached[0];
-        if let Some(rank) = self.first_ranks.get(&row) {
-            features[P::regression_first_rank as usize] = *rank as f32;
+        if let Some(rank) = self.first.rank(row) {
+            features[P::regression_first_rank as usize] = rank as f32;
         }
         if let Some(sums) = regression.sums(row) {
             let linked = linked_log(sums[1]);
@@ -341,7 +276,7 @@ impl Collector<'_> {
                 &[
                     (P::regression_share, sums[0] / regression.best.max(f32::MIN_POSITIVE)),
                     (P::regression_log, linked),
-                    (P::regression_first_log, linked + first_log(&self.tables.rows()[row as usize])),
+                    (P::regression_first_log, linked + self.tables.first_log(row)),
                 ],
             );
         }
@@ -385,39 +320,7 @@ impl Collector<'_> {
         }
     }
 
-    fn item_features(&self, row: u32, known: &ItemRow, features: &mut Row) {
-        set_all(
-            features,
-            &[
-                (P::category_item_share, known.category_share),
-                (P::category_item_rank, self.tables.category_rank(row) as f32),
-                (P::popularity_short_log, known.popularity_short.ln_1p()),
-                (P::popularity_long_log, known.popularity_long.ln_1p()),
-                (P::popularity_trend, known.popularity_short.ln_1p() - known.popularity_long.ln_1p()),
-                (P::buyers_log, known.buyers.ln_1p()),
-                (P::buyers_window_log, known.buyers_window.ln_1p()),
-                (P::buyers_recent_log, known.buyers_recent.ln_1p()),
-                (P::first_buyers_window_log, known.first_buyers_window.ln_1p()),
-                (P::first_buyers_recent_log, known.first_buyers_recent.ln_1p()),
-                (P::return_share, known.return_share),
-                (P::repeat_share, known.repeat_share),
-                (P::item_gap_days_log, known.gap_days.ln_1p()),
-                (P::item_age_days_log, known.age_days.ln_1p()),
-                (P::interest_short_log, known.interest_short.ln_1p()),
-                (P::category_first_share, known.category_first_share),
-                (P::first_buyers_rank, self.tables.first_rank(row) as f32),
-                (P::first_popularity_log, first_log(known)),
-            ],
-        );
-    }
-
     fn days_since(&self, then_s: u32) -> f32 {
         (self.as_of_s - i64::from(then_s)).max(0) as f32 / 86_400.0
-    }
-}
-
-fn set_all(features: &mut Row, values: &[(P, f32)]) {
-    for (place, value) in values {
-        features[*place as usize] = *value;
     }
 }

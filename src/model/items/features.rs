@@ -64,6 +64,12 @@ pub(super) const SOURCES: [(ItemReason, Range<usize>); 4] = [
 /// Features of the user, equal for all candidates.
 pub(super) const USER: Range<usize> = range(&groups::user);
 
+/// Features of the item alone, equal for all users.
+pub(super) const ITEM: Range<usize> = range(&groups::popularity);
+
+/// Features of an item.
+pub(super) const ITEM_WIDTH: usize = ITEM.end - ITEM.start;
+
 const fn range(group: &[Place]) -> Range<usize> {
     group[0] as usize..group[group.len() - 1] as usize + 1
 }
@@ -73,3 +79,10 @@ pub(super) type Row = [f32; FEATURE_WIDTH];
 
 /// What a candidate has of a source that says nothing of it.
 pub(super) const BLANK: Row = [f32::NAN; FEATURE_WIDTH];
+
+/// Sets features by place.
+pub(super) fn set_all(features: &mut Row, values: &[(Place, f32)]) {
+    for (place, value) in values {
+        features[*place as usize] = *value;
+    }
+}

@@ -1,7 +1,7 @@
 //! Scores candidates: boosted trees, and a linear part for shops without the history to grow any. Serving only.
 
 use super::features::FEATURE_WIDTH;
-use crate::model::{Forest, ForestError, ForestParts};
+use crate::model::{Forest, ForestError, ForestParts, LaneForest};
 
 /// Scores candidates. All parameters are finite.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +12,9 @@ pub struct Ranker {
     first: Forest,
     /// The others, asked about the candidates that the first ones keep.
     rest: Forest,
+    /// Both, made ready for many candidates.
+    first_lanes: LaneForest,
+    rest_lanes: LaneForest,
 }
 
 /// Trees that every candidate is asked.
@@ -27,7 +30,8 @@ impl Ranker {
     pub fn new(linear: Vec<f32>, mut forest: Forest) -> Self {
         assert_eq!((linear.len(), forest.width()), (FEATURE_WIDTH, FEATURE_WIDTH), "one place a feature");
         let rest = forest.split_off(FIRST_TREES);
-        Self { linear, first: forest, rest }
+        let [first_lanes, rest_lanes] = [&forest, &rest].map(LaneForest::new);
+        Self { linear, first: forest, rest, first_lanes, rest_lanes }
     }
 
     /// Trees.
@@ -41,8 +45,14 @@ impl Ranker {
     }
 
     /// The score by the weights and the first trees alone: most of it at a fraction of the cost.
-    pub(super) fn first_score(&self, features: &[f32]) -> f64 {
+    fn first_score(&self, features: &[f32]) -> f64 {
         self.weighted(features) + self.first.score(features)
+    }
+
+    /// Scores by the weights and the first trees alone, of many candidates.
+    pub(super) fn first_scores(&self, rows: &[&[f32]]) -> Vec<f64> {
+        let trees = self.first_lanes.scores(rows);
+        trees.iter().zip(rows).map(|(trees, row)| self.weighted(row) + trees).collect()
     }
 
     fn weighted(&self, features: &[f32]) -> f64 {
@@ -64,20 +74,14 @@ impl Ranker {
         };
         let places: Vec<usize> = places.collect();
         let rows: Vec<&[f32]> = places.iter().map(|place| features(*place)).collect();
-        let first = self.first.scores(&rows);
-        let mut scored: Vec<(f64, usize)> = first
-            .iter()
-            .zip(&rows)
-            .zip(places)
-            .map(|((first, row), place)| (self.weighted(row) + first, place))
-            .collect();
+        let mut scored: Vec<(f64, usize)> = self.first_scores(&rows).into_iter().zip(places).collect();
         let kept = KEPT.max(limit);
         if scored.len() > kept {
             scored.select_nth_unstable_by(kept - 1, best_first);
             scored.truncate(kept);
         }
         let rows: Vec<&[f32]> = scored.iter().map(|(_, place)| features(*place)).collect();
-        for ((score, _), rest) in scored.iter_mut().zip(self.rest.scores(&rows)) {
+        for ((score, _), rest) in scored.iter_mut().zip(self.rest_lanes.scores(&rows)) {
             *score += rest;
         }
         scored.sort_unstable_by(best_first);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::features::{BLANK, ITEM, ITEM_WIDTH, Place as P, set_all};
 use crate::{
     event::{NameHash, NameKind},
     graph::NameHashBuilder,
@@ -99,12 +100,13 @@ pub struct Links {
 }
 
 impl Links {
-    /// Links of a row with their weight, best first.
-    pub fn of(&self, row: u32) -> impl Iterator<Item = (u32, f32)> + '_ {
+    /// Links of a row, best first: the rows linked to, and their weights.
+    pub fn of(&self, row: u32) -> (&[u32], &[f32]) {
         let start = row as usize * self.count;
-        let range = start..start + self.count;
-        let pairs = self.rows[range.clone()].iter().copied().zip(self.weights[range].iter().copied());
-        pairs.take_while(|(row, _)| *row != ItemTables::NO_ROW)
+        let rows = &self.rows[start..start + self.count];
+        // Unused places come last.
+        let used = rows.partition_point(|row| *row != ItemTables::NO_ROW);
+        (&rows[..used], &self.weights[start..start + used])
     }
 
     /// The nearest weight with eight significant bits: what files keep, so that a stored model is the trained one.
@@ -149,6 +151,17 @@ pub struct ItemTables {
     category_popular: HashMap<NameHash, Vec<u32>, NameHashBuilder>,
     category_first: HashMap<NameHash, Vec<u32>, NameHashBuilder>,
     category_rank: Vec<u32>,
+    /// By row: what candidates have of the item alone, and the logarithm of its first buyers.
+    item_features: Vec<[f32; ITEM_WIDTH]>,
+    first_log: Vec<f32>,
+}
+
+/// What an item counts as that nobody bought for the first time lately.
+const NO_FIRST_BUYERS: f32 = 0.2;
+
+/// How many buy the item for the first time lately, as a logarithm from 0 on.
+fn first_log(row: &ItemRow) -> f32 {
+    ((row.first_buyers_window + 0.25 * row.first_buyers_recent) / NO_FIRST_BUYERS).ln_1p()
 }
 
 /// Rows kept of each order, over all and in each category.
@@ -214,6 +227,40 @@ impl ItemTables {
         }
         let first = |order: Vec<u32>| order.into_iter().take(POPULAR_LENGTH).collect();
         (self.popular, self.first_popular) = (first(by_all), first(by_first));
+        self.first_log = self.rows.iter().map(first_log).collect();
+        self.item_features = (0..).zip(&self.rows).map(|(row, known)| self.features_of(row, known)).collect();
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "ranks need few digits")]
+    fn features_of(&self, row: u32, known: &ItemRow) -> [f32; ITEM_WIDTH] {
+        let place = row as usize;
+        let mut features = BLANK;
+        set_all(
+            &mut features,
+            &[
+                (P::category_item_share, known.category_share),
+                (P::category_item_rank, self.category_rank[place] as f32),
+                (P::popularity_short_log, known.popularity_short.ln_1p()),
+                (P::popularity_long_log, known.popularity_long.ln_1p()),
+                (P::popularity_trend, known.popularity_short.ln_1p() - known.popularity_long.ln_1p()),
+                (P::buyers_log, known.buyers.ln_1p()),
+                (P::buyers_window_log, known.buyers_window.ln_1p()),
+                (P::buyers_recent_log, known.buyers_recent.ln_1p()),
+                (P::first_buyers_window_log, known.first_buyers_window.ln_1p()),
+                (P::first_buyers_recent_log, known.first_buyers_recent.ln_1p()),
+                (P::return_share, known.return_share),
+                (P::repeat_share, known.repeat_share),
+                (P::item_gap_days_log, known.gap_days.ln_1p()),
+                (P::item_age_days_log, known.age_days.ln_1p()),
+                (P::interest_short_log, known.interest_short.ln_1p()),
+                (P::category_first_share, known.category_first_share),
+                (P::first_buyers_rank, self.first_rank[place] as f32),
+                (P::first_popularity_log, self.first_log[place]),
+            ],
+        );
+        let mut item = [f32::NAN; ITEM_WIDTH];
+        item.copy_from_slice(&features[ITEM]);
+        item
     }
 
     /// All rows.
@@ -241,9 +288,14 @@ impl ItemTables {
         &self.first_popular
     }
 
-    /// Place of a row in the order of first buyers.
-    pub(super) fn first_rank(&self, row: u32) -> u32 {
-        self.first_rank[row as usize]
+    /// The logarithm of a row's first buyers.
+    pub(super) fn first_log(&self, row: u32) -> f32 {
+        self.first_log[row as usize]
+    }
+
+    /// What candidates have of the item of a row alone.
+    pub(super) fn item_features(&self, row: u32) -> &[f32] {
+        &self.item_features[row as usize]
     }
 
     /// The most popular rows of a category, best first.
@@ -254,11 +306,6 @@ impl ItemTables {
     /// The rows of a category with the most first buyers lately, best first.
     pub fn category_first(&self, category: NameHash) -> &[u32] {
         self.category_first.get(&category).map_or(&[], Vec::as_slice)
-    }
-
-    /// Place of a row in its category's popularity.
-    pub(super) fn category_rank(&self, row: u32) -> u32 {
-        self.category_rank[row as usize]
     }
 
     /// Half-lives of the graph's weights in training, short and long, in days.
