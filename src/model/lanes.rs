@@ -7,7 +7,7 @@
 
 #![expect(clippy::inline_always, reason = "the instruction set is the caller's, and only inlined code gets it")]
 
-use std::ops::BitAnd;
+use std::ops::{BitAnd, BitOr};
 
 use super::{Forest, TreeNode};
 
@@ -62,13 +62,16 @@ struct Question<B> {
 }
 
 /// A set of leaves, the leftmost in the lowest bit.
-trait Leaves: Copy + BitAnd<Output = Self> {
+trait Leaves: Copy + BitAnd<Output = Self> + BitOr<Output = Self> {
     const ALL: Self;
     /// Leaves a set has room for.
     const ROOM: usize;
 
     /// All but those from `start` to before `end`.
     fn without(start: usize, end: usize) -> Self;
+
+    /// All if so, none if not; without a branch.
+    fn all_if(is_so: bool) -> Self;
 
     /// The leftmost leaf.
     fn leftmost(self) -> usize;
@@ -82,6 +85,11 @@ macro_rules! leaves {
 
             fn without(start: usize, end: usize) -> Self {
                 (start..end).fold(Self::MAX, |leaves, leaf| leaves & !(1 << leaf))
+            }
+
+            #[inline(always)]
+            fn all_if(is_so: bool) -> Self {
+                Self::from(is_so).wrapping_neg()
             }
 
             #[inline(always)]
@@ -201,16 +209,18 @@ impl<B: Leaves> pulp::WithSimd for Pass<'_, B> {
         for tree in trees {
             let mut leaves = [B::ALL; LANES];
             for question in &asked[start..tree.right_end] {
-                let column = &self.columns[question.feature as usize];
-                for (leaves, value) in leaves.iter_mut().zip(column) {
+                let Question { feature, threshold, if_right } = *question;
+                for (leaves, value) in leaves.iter_mut().zip(&self.columns[feature as usize]) {
                     // NaN is not below anything.
-                    *leaves = *leaves & if *value <= question.threshold { B::ALL } else { question.if_right };
+                    *leaves = *leaves & (if_right | B::all_if(*value <= threshold));
                 }
             }
             for question in &asked[tree.right_end..tree.end] {
-                let column = &self.columns[question.feature as usize];
-                for (leaves, value) in leaves.iter_mut().zip(column) {
-                    *leaves = *leaves & if *value > question.threshold { question.if_right } else { B::ALL };
+                let Question { feature, threshold, if_right } = *question;
+                for (leaves, value) in leaves.iter_mut().zip(&self.columns[feature as usize]) {
+                    // Nor above.
+                    let is_left = !(*value > threshold);
+                    *leaves = *leaves & (if_right | B::all_if(is_left));
                 }
             }
             let values = &values[tree.values..];
