@@ -218,7 +218,7 @@ impl<B: Leaves> pulp::WithSimd for Pass<'_, B> {
             for question in &asked[tree.right_end..tree.end] {
                 let Question { feature, threshold, if_right } = *question;
                 for (leaves, value) in leaves.iter_mut().zip(&self.columns[feature as usize]) {
-                    // Nor above.
+                    #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "NaN is not above anything either")]
                     let is_left = !(*value > threshold);
                     *leaves = *leaves & (if_right | B::all_if(is_left));
                 }

@@ -54,19 +54,23 @@ pub struct CandidateSet {
 pub struct CandidateWork {
     reached: [Reached; 3],
     first: Order,
+    /// A set whose memory the next user takes over.
+    pub(super) spare: CandidateSet,
 }
 
 impl CandidateSet {
     /// Collects the candidates of a user as of a moment (milliseconds since the Unix epoch).
     pub fn of(tables: &ItemTables, user: &UserItems, as_of_ms: i64, work: &mut CandidateWork) -> Self {
         let as_of_s = as_of_ms.div_euclid(1_000);
-        let profile = Profile::of(user, as_of_s, tables.half_life_days(), tables.window_days());
+        let profile = Profile::of(user, as_of_s, tables);
         let links = tables.links();
         for (reached, links) in work.reached.iter_mut().zip([&links.regression, &links.common, &links.alike]) {
             reached.follow(tables, links, &profile);
         }
         first_order(tables, &work.reached[0], &profile, &mut work.first);
-        Collector { tables, as_of_s, profile, reached: &work.reached, first: &work.first }.collect()
+        let mut set = std::mem::take(&mut work.spare);
+        Collector { tables, as_of_s, profile, reached: &work.reached, first: &work.first }.collect(&mut set);
+        set
     }
 
     /// The candidates, in a fixed order.
@@ -104,16 +108,12 @@ fn first_order(tables: &ItemTables, reached: &Reached, profile: &Profile, order:
 }
 
 impl Collector<'_> {
-    fn collect(self) -> CandidateSet {
+    fn collect(self, set: &mut CandidateSet) {
         let mut user = BLANK;
         self.user_features(&mut user);
-        let items = self.items();
-        let mut set = CandidateSet {
-            candidates: Vec::with_capacity(items.len()),
-            features: Vec::with_capacity(items.len() * FEATURE_WIDTH),
-        };
-        for item in items {
-            let row = self.tables.row(item);
+        set.candidates.clear();
+        set.features.clear();
+        for (item, row) in self.items() {
             let known = row.map(|row| &self.tables.rows()[row as usize]);
             let (own, seen) = (self.profile.bought(item), self.profile.seen(item));
             let category =
@@ -146,33 +146,31 @@ impl Collector<'_> {
             set.candidates.push(Candidate { item, bought: own.is_some(), seen: seen.is_some() });
             set.features.extend_from_slice(&features);
         }
-        set
     }
 
-    /// All candidates once, own first.
-    fn items(&self) -> Vec<NameHash> {
+    /// All candidates once with their rows, own first.
+    fn items(&self) -> Vec<(NameHash, Option<u32>)> {
         let rows = self.tables.rows();
         let mut taken: HashSet<NameHash, NameHashBuilder> = HashSet::default();
         let mut items = Vec::new();
-        let mut take = |item: NameHash| {
+        let mut take = |item: NameHash, row: Option<u32>| {
             if taken.insert(item) {
-                items.push(item);
+                items.push((item, row));
             }
         };
         for own in self.profile.bought.iter().filter(|own| own.short_rank < OWN_LIMIT || own.long_rank < OWN_LIMIT) {
-            take(own.node.name);
+            take(own.node.name, own.row);
         }
         // Only what can be sold can be recommended; a looked-at name without a row (a coupon, a page) is none.
-        let mut seen: Vec<&Own> =
-            self.profile.seen.iter().filter(|own| self.tables.row(own.node.name).is_some()).collect();
+        let mut seen: Vec<&Own> = self.profile.seen.iter().filter(|own| own.row.is_some()).collect();
         seen.sort_by_key(|own| own.short_rank);
         for own in seen.into_iter().take(SEEN_LIMIT) {
-            take(own.node.name);
+            take(own.node.name, own.row);
         }
         let fresh = |row: &&u32| self.profile.bought(rows[**row as usize].item).is_none();
         let mut take_fresh = |order: &[u32], limit: usize| {
             for row in order.iter().filter(fresh).take(limit) {
-                take(rows[*row as usize].item);
+                take(rows[*row as usize].item, Some(*row));
             }
         };
         for (reached, limit) in self.reached.iter().zip(LINK_LIMITS) {

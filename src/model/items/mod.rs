@@ -64,7 +64,12 @@ impl ItemModel {
         let set = CandidateSet::of(&self.tables, user, as_of_ms, work);
         let all = 0..set.candidates().len();
         let fresh = all.clone().filter(|place| !set.candidates()[*place].bought);
-        ItemLists { items: Self::rank(&set, &self.items, all), discoveries: Self::rank(&set, &self.discoveries, fresh) }
+        let lists = ItemLists {
+            items: Self::rank(&set, &self.items, all),
+            discoveries: Self::rank(&set, &self.discoveries, fresh),
+        };
+        work.spare = set;
+        lists
     }
 
     fn rank(set: &CandidateSet, ranker: &Ranker, places: impl Iterator<Item = usize>) -> Vec<RankedItem> {

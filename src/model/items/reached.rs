@@ -89,10 +89,10 @@ impl Reached {
             let bought = profile.bought.iter().take(SOURCE_LIMIT).map(|own| (own, 1.0, own.long.min(1.0)));
             let seen = profile.seen.iter().filter(|own| own.short_rank < SEEN_LIMIT);
             let seen = seen.map(|own| (own, SEEN_WEIGHT, own.short.min(1.0)));
-            for (own, weight, recent) in bought.chain(seen) {
-                if let Some(row) = tables.row(own.node.name) {
-                    self.add(links.of(row), weight, recent);
-                }
+            let sources = bought.chain(seen);
+            let sources = sources.filter_map(|(own, weight, recent)| Some((own.row?, weight, recent)));
+            for (row, weight, recent) in sources {
+                self.add(links.of(row), weight, recent);
             }
         }
         let sums = &self.sums;
@@ -100,11 +100,11 @@ impl Reached {
         self.best = self.order.rows().first().map_or(0.0, |row| sums[*row as usize][0]);
     }
 
-    fn add(&mut self, (rows, strengths): (&[u32], &[f32]), weight: f32, recent: f32) {
-        for (to, strength) in rows.iter().zip(strengths) {
-            let sums = &mut self.sums[*to as usize];
+    fn add(&mut self, links: impl Iterator<Item = (u32, f32)>, weight: f32, recent: f32) {
+        for (to, strength) in links {
+            let sums = &mut self.sums[to as usize];
             if sums[0] == 0.0 {
-                self.touched.push(*to);
+                self.touched.push(to);
             }
             sums[0] += weight * strength;
             sums[1] += recent * strength;

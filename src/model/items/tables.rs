@@ -100,13 +100,13 @@ pub struct Links {
 }
 
 impl Links {
-    /// Links of a row, best first: the rows linked to, and their weights.
-    pub fn of(&self, row: u32) -> (&[u32], &[f32]) {
+    /// Links of a row with their weight, best first. Read from front to back: the tables are larger than caches, and a
+    /// search for the end would wait for memory at every step.
+    pub fn of(&self, row: u32) -> impl Iterator<Item = (u32, f32)> + '_ {
         let start = row as usize * self.count;
-        let rows = &self.rows[start..start + self.count];
-        // Unused places come last.
-        let used = rows.partition_point(|row| *row != ItemTables::NO_ROW);
-        (&rows[..used], &self.weights[start..start + used])
+        let range = start..start + self.count;
+        let pairs = self.rows[range.clone()].iter().copied().zip(self.weights[range].iter().copied());
+        pairs.take_while(|(row, _)| *row != ItemTables::NO_ROW)
     }
 
     /// The nearest weight with eight significant bits: what files keep, so that a stored model is the trained one.

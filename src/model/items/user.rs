@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use super::ItemTables;
 use crate::{
     event::{DAY_MS, NameHash, NameKind, View},
     graph::{DayBits, ExpandedView, GraphParams, NameHashBuilder, Node, UserGraph},
@@ -52,6 +53,8 @@ impl UserItems {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own {
     pub(super) node: Node,
+    /// Its row in the tables, when it is an admitted item.
+    pub(super) row: Option<u32>,
     pub(super) short: f32,
     pub(super) long: f32,
     pub(super) short_rank: usize,
@@ -113,10 +116,13 @@ pub(super) struct Profile {
 
 impl Profile {
     /// Reads a user as of a moment (seconds since the Unix epoch).
-    pub(super) fn of(user: &UserItems, as_of_s: i64, half_lives: [f32; 2], window_days: f32) -> Self {
-        let bought = own_nodes(&user.bought, as_of_s, half_lives);
-        let seen = own_nodes(&user.seen, as_of_s, half_lives);
-        let categories = own_nodes(&user.categories, as_of_s, half_lives);
+    pub(super) fn of(user: &UserItems, as_of_s: i64, tables: &ItemTables) -> Self {
+        let (half_lives, window_days) = (tables.half_life_days(), tables.window_days());
+        let [mut bought, mut seen, categories] =
+            [&user.bought, &user.seen, &user.categories].map(|nodes| own_nodes(nodes, as_of_s, half_lives));
+        for own in bought.iter_mut().chain(&mut seen) {
+            own.row = tables.row(own.node.name);
+        }
         let sums =
             |own: &[Own]| [own.iter().map(|own| own.short).sum::<f32>(), own.iter().map(|own| own.long).sum::<f32>()];
         let days = user.purchase_day_count as f32;
@@ -197,6 +203,7 @@ fn own_nodes(nodes: &[Node], as_of_s: i64, half_lives: [f32; 2]) -> Vec<Own> {
             let decayed = |weight: f32, half_life: f32| weight * (-silent_days / half_life).exp2();
             Own {
                 node: *node,
+                row: None,
                 short: decayed(node.weight_short, half_lives[0]),
                 long: decayed(node.weight_long, half_lives[1]),
                 short_rank: 0,

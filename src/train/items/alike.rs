@@ -91,7 +91,7 @@ mod tests {
         let mut more: Vec<String> = (0..40).map(|number| format!("thing{number} other{number}")).collect();
         more.splice(0..0, titles.map(str::to_owned));
         let links = find(&more.iter().map(String::as_str).collect::<Vec<_>>(), 3, 2);
-        let to = |row| links.of(row).0.to_vec();
+        let to = |row| links.of(row).map(|(row, _)| row).collect::<Vec<_>>();
         assert_eq!((to(0), to(1), to(2), to(3)), (vec![1], vec![0], vec![3], vec![2]));
         assert!(to(4).is_empty() && to(5).is_empty());
         assert_eq!(find(&["", ""], 3, 1).count, 0);

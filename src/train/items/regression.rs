@@ -169,9 +169,7 @@ mod tests {
         let baskets = baskets();
         let (items, users) = (by_items(&baskets, 12, 4, 1).unwrap(), by_users(&baskets, 12, 4, 2).unwrap());
         for row in 0..12 {
-            let weights = |links: &Links| {
-                links.of(row).0.iter().copied().zip(links.of(row).1.iter().copied()).collect::<Vec<_>>()
-            };
+            let weights = |links: &Links| links.of(row).collect::<Vec<_>>();
             let (items, users) = (weights(&items), weights(&users));
             assert_eq!(items.len(), users.len(), "row {row}");
             assert!(!items.is_empty());
