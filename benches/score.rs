@@ -146,12 +146,8 @@ fn parts() {
     let survey = Survey::of(&file).expect("the shipped data are whole");
     let purchase = ["purchase".to_owned()];
     let plan = KindPlan::new(&survey, &purchase, &purchase).expect("the data hold purchases");
-    let options = CorpusOptions {
-        plan: &plan,
-        item_categories: std::collections::HashMap::new(),
-        cutoff_ms: i64::MAX,
-        horizons_ms: [0; 2],
-    };
+    let options =
+        CorpusOptions { plan: &plan, item_categories: Arc::default(), cutoff_ms: i64::MAX, horizons_ms: [0; 2] };
     let (corpus, _) = Corpus::read(&[file], &options, &mut |_| {}).expect("the shipped data are whole");
     let as_of_ms = corpus.last_ms() + 1;
     let params = bundle.spec.settings.graph_params();

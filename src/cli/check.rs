@@ -25,11 +25,10 @@ pub(super) fn run(global: &GlobalArgs) -> anyhow::Result<()> {
     let config = global.load()?;
     let file = sources.file.as_ref().map_or_else(|| "no file".to_owned(), |path| format!("`{}`", path.display()));
     output::line(&format!("configuration: ok ({file})"))?;
-    params::decoder(&config)?;
     params::graph(&config)?;
     let mut problems = Vec::new();
     let mut broker = Ok(());
-    for part in [model, snapshots, embedded, http, webhook] {
+    for part in [items, model, snapshots, embedded, http, webhook] {
         match part(&config) {
             Ok(Some(line)) => output::line(&line)?,
             Ok(None) => {}
@@ -56,6 +55,13 @@ type Checked = Result<Option<String>, Problem>;
 
 fn problem(key: &str, error: &anyhow::Error, value: impl std::fmt::Display) -> Problem {
     Problem { key: key.to_owned(), rule: format!("{error:#}"), value: value.to_string() }
+}
+
+/// Reads the item file.
+fn items(config: &Config) -> Checked {
+    let Some(path) = &config.events.items else { return Ok(None) };
+    params::edge(config).map_err(|error| problem("events.items", &error, path.display()))?;
+    Ok(Some(format!("items: `{}`", path.display())))
 }
 
 /// Opens the bundle that would score: every file, hash, shape and the bundle's own probe.

@@ -250,7 +250,7 @@ fn redrive(config: &Config, filter: &Filter, force: bool, dry_run: bool) -> anyh
         }
         Ok(true)
     })?;
-    let mut edge = Edge::new(params::decoder(config)?);
+    let mut edge = params::edge(config)?;
     let mut records = Vec::new();
     let mut kept: BTreeMap<String, usize> = BTreeMap::new();
     for (place, said) in selected.letters {

@@ -127,7 +127,7 @@ pub(super) fn run(global: &GlobalArgs, args: &SendArgs) -> anyhow::Result<()> {
     let clock = SystemClock;
     let start_ms = clock.now_ms();
     let mut pace = Pace { start_ms, rate: args.rate, speed: args.speed, first_event_ms: None };
-    let mut edge = Edge::new(params::decoder(&config)?);
+    let mut edge = params::edge(&config)?;
     let mut sent = Sent::default();
     let progress = spinner();
     for file in &args.files {

@@ -1,6 +1,6 @@
 //! Keys that decide what an event is and how much of a user is kept.
 
-use std::{collections::BTreeMap, num::NonZeroUsize};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ pub struct EventsConfig {
     pub missing_price: MissingNumber,
     /// What stands in for a missing quantity, in the same words.
     pub missing_quantity: MissingNumber,
+    /// CSV of items (`item_id,title,category`): a product without a category gets the one of its item. Applied where events enter
+    /// (HTTP, `send`, files) and written into the record, so give `train` the same file.
+    pub items: Option<PathBuf>,
     /// Largest record in bytes; larger ones become dead letters. Must not be above `stream.max_bytes` nor `http.max_body_bytes`.
     pub max_record_bytes: usize,
     /// Longest user id, item id, category or query in bytes.
@@ -68,6 +71,7 @@ impl Default for EventsConfig {
             missing_time: MissingTime::Reject,
             missing_price: MissingNumber::Absent,
             missing_quantity: MissingNumber::Absent,
+            items: None,
             max_record_bytes: params.max_record_bytes,
             max_text_bytes: params.max_text_bytes,
             max_future_ms: params.max_future_ms,

@@ -8,7 +8,10 @@ use crate::{
     api::AccessToken,
     config::{self, Config},
     decision::DecisionParams,
-    event::{CleaningParams, DAY_MS, Decoder, EventKind, EventMapping, MissingNumber, MissingTime, UnknownName},
+    event::{
+        CleaningParams, DAY_MS, Decoder, Edge, EventKind, EventMapping, ItemCategories, MissingNumber, MissingTime,
+        UnknownName, read_items,
+    },
     graph::{GraphParams, KindSet},
     snapshot::{Retention, SnapshotOptions},
     stream::{
@@ -22,6 +25,14 @@ use crate::{
 /// The kind called `name`; the configuration was validated, so a wrong name is a mistake of ours.
 fn kind(name: &str) -> anyhow::Result<EventKind> {
     EventKind::from_name(name).with_context(|| format!("`{name}` is no kind of event"))
+}
+
+/// Where events enter: the decoder, and the categories of `events.items`.
+pub fn edge(config: &Config) -> anyhow::Result<Edge> {
+    let edge = Edge::new(decoder(config)?);
+    let Some(path) = &config.events.items else { return Ok(edge) };
+    let items = read_items(path).context("`events.items`")?;
+    Ok(edge.with_categories(Arc::new(ItemCategories::of(&items))))
 }
 
 /// How records become events.

@@ -12,7 +12,7 @@ use super::{engine, params};
 use crate::{
     clock::SystemClock,
     config::{Config, LogKind},
-    event::{CleaningCounts, Edge, Event, Offset, PartitionId, RowReader, View, format_time_ms},
+    event::{CleaningCounts, Event, Offset, PartitionId, RowReader, View, format_time_ms},
     graph::{FoldOutcome, GraphParams, PartitionState, WriteSet},
     snapshot::{SnapshotRequest, Snapshots},
     stream::{embedded::RecentIds, partitioner::partition_of},
@@ -106,7 +106,7 @@ pub fn run_blocking(
         pending_events: 0,
         done: Replayed::default(),
     };
-    let mut edge = Edge::new(params::decoder(config)?);
+    let mut edge = params::edge(config)?;
     for file in &options.files {
         let mut reader = RowReader::open(file)?;
         while let Some(row) = reader.next_row()? {

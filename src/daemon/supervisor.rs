@@ -30,7 +30,6 @@ use crate::{
     api::{ApiLimits, ApiState, Ingest, serve},
     clock::{Clock, SystemClock},
     config::{Config, LogKind},
-    event::Edge,
     metrics as names,
     stream::{Partitions, TimeMode, embedded::EmbeddedLog},
 };
@@ -189,7 +188,7 @@ fn api_state(
     Ok(ApiState {
         clock: Arc::clone(clock),
         ingest: embedded.map(|log| log as Arc<dyn Ingest>),
-        edge: Arc::new(Mutex::new(Edge::new(params::decoder(config)?))),
+        edge: Arc::new(Mutex::new(params::edge(config)?)),
         scorer: Arc::clone(&scoring.scorer),
         graph_params: params::graph(config)?,
         partitions: Arc::clone(&engine.partitions),

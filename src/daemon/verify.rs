@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, ManualClock},
     config::Config,
     decision::{DecisionParams, UserScore, restore_score},
-    event::{CleaningCounts, Edge, PartitionId, RowReader, UserId},
+    event::{CleaningCounts, PartitionId, RowReader, UserId},
     features::{EncodedUser, Encoder},
     graph::UserGraph,
     model::{Bundle, FusedForward, Prediction, forest_row, probability_of},
@@ -216,7 +216,7 @@ struct Records(Vec<(crate::event::View, PartitionId, Vec<u8>, Vec<u8>)>);
 
 impl Records {
     fn read(config: &Config, options: &VerifyOptions, users: &HashSet<UserId>) -> anyhow::Result<Self> {
-        let mut edge = Edge::new(params::decoder(config)?);
+        let mut edge = params::edge(config)?;
         let mut counts = CleaningCounts::default();
         let mut records = Vec::new();
         for file in &options.history.events {

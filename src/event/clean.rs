@@ -165,13 +165,15 @@ pub enum Repair {
     TextTruncated,
     /// A price, quantity or value was cut to the largest number that is kept.
     NumberSaturated,
+    /// A product without a category got the one of its item in the item file.
+    CategoryFromItems,
 }
 
 impl Repair {
     /// Number of rules.
     pub const COUNT: usize = Self::ALL.len();
     /// All rules, in the order of their numeric value.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UserFromKey,
         Self::TimeFromRecord,
         Self::IdFromRecord,
@@ -186,6 +188,7 @@ impl Repair {
         Self::QueryAbsent,
         Self::TextTruncated,
         Self::NumberSaturated,
+        Self::CategoryFromItems,
     ];
 
     /// The name in metrics and documents.
@@ -205,6 +208,7 @@ impl Repair {
             Self::QueryAbsent => "query_absent",
             Self::TextTruncated => "text_truncated",
             Self::NumberSaturated => "number_saturated",
+            Self::CategoryFromItems => "category_from_items",
         }
     }
 }

@@ -1,19 +1,20 @@
-//! Where events enter: HTTP, files, `send`. The only place with a memory, because what it decides is written down.
+//! Where events enter: HTTP, files, `send`. The only place that knows more than the record, because what it decides is written
+//! down: categories from an item file, and a memory of prices and quantities.
 //!
 //! A price or quantity that is missing can be filled with the item's median or last one. Done while folding, it would
 //! make the fold depend on more than its topic; done here, once, it becomes part of the record.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    CleaningCounts, Decoder, Event, EventKind, NameHash, NameKind, Reject, Repair, View,
+    CleaningCounts, Decoder, Event, EventKind, ItemCategories, NameHash, NameKind, Reject, Repair, View,
     clean::MissingNumber,
     codec::{Repairs, Surroundings, amount_of, needs_numbers, text_of},
     encode::write_json,
     file::FileRow,
-    wire::{Scalar, Wire},
+    wire::{Scalar, Wire, WireLine},
 };
 
 /// An event that may be appended to the topic of its view, under its user's key.
@@ -36,6 +37,7 @@ impl Admitted<'_> {
 #[derive(Debug, Clone)]
 pub struct Edge {
     decoder: Decoder,
+    categories: Arc<ItemCategories>,
     memory: Option<ItemMemory>,
 }
 
@@ -44,7 +46,14 @@ impl Edge {
     pub fn new(decoder: Decoder) -> Self {
         let rules = [decoder.params().missing_price, decoder.params().missing_quantity];
         let memory = rules.iter().any(|rule| *rule != MissingNumber::Absent).then(ItemMemory::default);
-        Self { decoder, memory }
+        Self { decoder, categories: Arc::default(), memory }
+    }
+
+    /// The same, and a product without a category gets the one of its item in `categories`.
+    #[must_use]
+    pub fn with_categories(mut self, categories: Arc<ItemCategories>) -> Self {
+        self.categories = categories;
+        self
     }
 
     /// The decoder.
@@ -101,17 +110,41 @@ impl Edge {
         Ok((wire, repairs))
     }
 
-    /// Fills missing numbers from the memory, then remembers the given ones. Says whether it changed the event.
+    /// Fills what is missing. Says whether it changed the event.
     fn repair(&mut self, wire: &mut Wire<'_>, repairs: &mut Repairs) -> Result<bool, Reject> {
+        let has_new_category = self.fill_categories(wire, repairs)?;
+        Ok(self.fill_numbers(wire, repairs)? || has_new_category)
+    }
+
+    /// Fills missing categories of listed items.
+    fn fill_categories(&self, wire: &mut Wire<'_>, repairs: &mut Repairs) -> Result<bool, Reject> {
+        let mut changed = false;
+        if self.categories.is_empty() {
+            return Ok(changed);
+        }
+        for line in lines_of(wire) {
+            if text_of(&line.category, "category")?.is_some() {
+                continue;
+            }
+            let Some(item) = text_of(&line.item, "product_id")? else { continue };
+            if let Some(category) = self.categories.get(NameHash::of(NameKind::Item, &item)) {
+                line.category = Scalar::Text(Cow::Owned(category.to_owned()));
+                repairs.add(Repair::CategoryFromItems);
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Fills missing numbers from the memory, then remembers the given ones.
+    fn fill_numbers(&mut self, wire: &mut Wire<'_>, repairs: &mut Repairs) -> Result<bool, Reject> {
         let Some(memory) = &mut self.memory else { return Ok(false) };
         let kind = self.decoder.kind_of(wire, &mut Repairs::default())?;
         let params = self.decoder.params();
         // With a revenue and one line, the price is known better than any memory knows it.
         let priced_by_revenue = wire.revenue != Scalar::Absent && wire.lines().len() <= 1;
         let mut changed = false;
-        let lines =
-            if wire.products.is_empty() { std::slice::from_mut(&mut wire.flat) } else { &mut wire.products[..] };
-        for line in lines {
+        for line in lines_of(wire) {
             let Some(item) = text_of(&line.item, "product_id")?.map(|text| NameHash::of(NameKind::Item, &text)) else {
                 continue;
             };
@@ -146,6 +179,11 @@ impl Edge {
         }
         Ok(changed)
     }
+}
+
+/// The products of an event, to be changed.
+fn lines_of<'w, 'a>(wire: &'w mut Wire<'a>) -> &'w mut [WireLine<'a>] {
+    if wire.products.is_empty() { std::slice::from_mut(&mut wire.flat) } else { &mut wire.products[..] }
 }
 
 const OF_A_FILE: Surroundings<'static> = Surroundings { topic: None, timestamp_ms: 0, record: &[] };
@@ -239,7 +277,7 @@ impl ItemMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{CleaningParams, EventMapping};
+    use crate::event::{CleaningParams, EventMapping, ListedItem};
 
     fn edge(rule: MissingNumber) -> Edge {
         let params = CleaningParams { missing_price: rule, missing_quantity: rule, ..CleaningParams::default() };
@@ -297,6 +335,30 @@ mod tests {
             })
             .collect();
         assert_eq!(ids[0], ids[1]);
+    }
+
+    #[test]
+    fn a_category_comes_from_the_item_file_and_stays_in_the_record() {
+        let listed = [("tea", "DRINKS > TEA"), ("mug", "")].map(|(id, category)| ListedItem {
+            id: id.to_owned(),
+            title: String::new(),
+            category: category.to_owned(),
+        });
+        let mut edge = Edge::new(Decoder::default()).with_categories(Arc::new(ItemCategories::of(&listed)));
+        let mut counts = CleaningCounts::default();
+        let mut category = |product: &str| {
+            let payload =
+                format!(r#"{{"event":"view","user_id":"u","timestamp":1700000000000,"product_id":{product}}}"#);
+            let admitted = edge.admit(payload.as_bytes(), 1_700_000_000_000, &mut counts).unwrap();
+            let record = super::super::RawRecord { key: Some(b"u"), payload: Some(&admitted.payload), timestamp_ms: 0 };
+            let again = Decoder::default().decode(View::Click, &record, &mut CleaningCounts::default()).unwrap();
+            assert_eq!(format!("{:?}", again.lines), format!("{:?}", admitted.event.lines));
+            again.lines[0].category.as_ref().map(|category| category.text.to_string())
+        };
+        assert_eq!(category(r#""tea""#).as_deref(), Some("DRINKS > TEA"));
+        assert_eq!(category(r#""tea","category":"SALE""#).as_deref(), Some("SALE"), "what the event says is stronger");
+        assert_eq!((category(r#""mug""#), category(r#""milk""#)), (None, None));
+        assert_eq!(counts.repair_count(Repair::CategoryFromItems), 1);
     }
 
     #[test]

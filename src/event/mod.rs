@@ -11,6 +11,7 @@ mod erasure;
 mod file;
 mod hash;
 mod ids;
+mod items;
 mod mapping;
 mod scan;
 mod time;
@@ -25,6 +26,7 @@ pub use erasure::{Decoded, ERASE_EVENT, Erasure};
 pub use file::{CSV_COLUMNS, FileError, FileRow, RowReader, for_each_row, open_input};
 pub use hash::{TextHashBuilder, TextHasher};
 pub use ids::{NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View};
+pub use items::{ItemCategories, ItemsError, ListedItem, read_items};
 pub use mapping::{EventMapping, UnknownName};
 pub use time::format_time_ms;
 

@@ -6,6 +6,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use smallvec::smallvec;
@@ -14,7 +15,7 @@ use super::kinds::KindPlan;
 use crate::{
     event::{
         CleaningCounts, CleaningParams, Decoder, EARLIEST_MS, END_MS, Edge, Event, EventKind, EventMapping, FileError,
-        Name, NameHash, NameKind, ProductLine, RowReader, UserId,
+        ItemCategories, Name, NameHash, NameKind, ProductLine, RowReader, UserId,
     },
     graph::{GraphParams, UserGraph},
 };
@@ -95,7 +96,7 @@ pub struct CorpusOptions<'a> {
     /// Which kind each of the files' event names is.
     pub plan: &'a KindPlan,
     /// Category of items, for rows that name none.
-    pub item_categories: HashMap<String, String>,
+    pub item_categories: Arc<ItemCategories>,
     /// Events at or after it are not part of the history (milliseconds since the Unix epoch).
     pub cutoff_ms: i64,
     /// Lengths of the horizons after the cutoff in which outcomes are noted, milliseconds: churn, purchase.
@@ -252,7 +253,8 @@ impl Reading {
         for (name, kind) in options.plan.kinds() {
             mapping.set(name, kind);
         }
-        let mut edge = Edge::new(Decoder::new(mapping, CleaningParams::default()));
+        let decoder = Decoder::new(mapping, CleaningParams::default());
+        let mut edge = Edge::new(decoder).with_categories(Arc::clone(&options.item_categories));
         let mut reader = RowReader::open(file)?;
         while let Some(row) = reader.next_row()? {
             self.seen += 1;
@@ -312,12 +314,11 @@ impl Reading {
         }
         for (place, line) in event.lines.iter().enumerate() {
             let item = line.item.as_ref();
-            let given = line.category.as_ref().map(|category| &*category.text);
-            let known = || item.and_then(|item| options.item_categories.get(&*item.text)).map(String::as_str);
-            let category = given.or_else(known);
+            let category = line.category.as_ref();
             let row = Row {
                 item: item.map_or(NONE, |item| self.corpus.items.number(NameKind::Item, &item.text)),
-                category: category.map_or(NONE, |text| self.corpus.categories.number(NameKind::Category, text)),
+                category: category
+                    .map_or(NONE, |category| self.corpus.categories.number(NameKind::Category, &category.text)),
                 price_minor: line.price_minor.unwrap_or(NONE),
                 value_minor: line.value_minor,
                 quantity: line.quantity,

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -23,7 +24,7 @@ use super::{
     schedule::{Horizons, Schedule},
 };
 use crate::{
-    event::{DAY_MS, FileError, NameHash, NameKind, UserId, open_input},
+    event::{DAY_MS, FileError, ItemCategories, ItemsError, NameHash, NameKind, UserId, read_items},
     features::{EncodedUser, Encoder},
     graph::{GraphParams, UserGraph},
     model::items::{CandidateWork, CatalogueEntry, ItemLists, UserItems},
@@ -66,14 +67,9 @@ pub enum EvaluateError {
     /// The events cannot be held.
     #[error(transparent)]
     Corpus(#[from] CorpusError),
-    /// The item file is not what is expected.
-    #[error("cannot read the items of `{path}`: {message}")]
-    Items {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        message: String,
-    },
+    /// The item file cannot be read.
+    #[error(transparent)]
+    Items(#[from] ItemsError),
     /// No event is before the cutoff, or no user was active.
     #[error("nobody was active in the `{history_days}` days before the cutoff; the file's times are {range}")]
     Nobody {
@@ -221,14 +217,9 @@ pub(super) fn read(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> R
         Some(path) => read_items(path)?,
         None => Vec::new(),
     };
-    let item_categories = listed
-        .iter()
-        .filter(|item| !item.category.is_empty())
-        .map(|item| (item.id.clone(), item.category.clone()))
-        .collect();
     let corpus_options = CorpusOptions {
         plan: &plan,
-        item_categories,
+        item_categories: Arc::new(ItemCategories::of(&listed)),
         cutoff_ms: options.cutoff_ms,
         horizons_ms: [options.horizons.churn_ms(), options.horizons.purchase_ms()],
     };
@@ -242,39 +233,6 @@ pub(super) fn read(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> R
     catalogue.add(listed);
     let params = GraphParams { activity: plan.activity(), ..GraphParams::default() };
     Ok((FileHistory { corpus, params, threads: options.threads.get() }, outcomes, catalogue, survey))
-}
-
-/// A row of the item file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListedItem {
-    /// Item id, as in the events.
-    pub id: String,
-    /// Title for people; may be empty.
-    pub title: String,
-    /// Category; may be empty.
-    pub category: String,
-}
-
-/// Reads a CSV with the columns `item_id`, `title` and `category` (the last two may be absent), plain or compressed.
-pub fn read_items(path: &Path) -> Result<Vec<ListedItem>, EvaluateError> {
-    let failed = |message: String| EvaluateError::Items { path: path.display().to_string(), message };
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(open_input(path)?);
-    let header = reader.headers().map_err(|error| failed(error.to_string()))?.clone();
-    let place_of = |name: &str| header.iter().position(|column| column.trim() == name);
-    let Some(id_place) = place_of("item_id") else {
-        return Err(failed("its first line has no column `item_id`".to_owned()));
-    };
-    let (title_place, category_place) = (place_of("title"), place_of("category"));
-    let mut items = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|error| failed(error.to_string()))?;
-        let text = |place: Option<usize>| place.and_then(|place| record.get(place)).unwrap_or("").trim().to_owned();
-        let id = text(Some(id_place));
-        if !id.is_empty() {
-            items.push(ListedItem { id, title: text(title_place), category: text(category_place) });
-        }
-    }
-    Ok(items)
 }
 
 /// One predicted user.

@@ -5,14 +5,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    evaluate::ListedItem,
     examples::unit_hash,
     history::{History, HistoryError},
     items::{ListKind, RankExamples, RankerOptions, RankerReport, TableBuilder, TableOptions, fit_ranker},
     labels::items_bought_since,
 };
 use crate::{
-    event::{NameHash, NameKind},
+    event::{ListedItem, NameHash, NameKind},
     graph::UserGraph,
     model::items::{CandidateSet, CandidateWork, CatalogueEntry, ItemModel, ItemTables, UserItems},
 };

@@ -7,9 +7,9 @@ use undercurrent::{
     decision::{FirstOrigin, restore_dead_letter, restore_score},
     event::{
         CleaningCounts, CleaningParams, Decoder, Edge, EventMapping, MissingNumber, MissingTime, RawRecord, RowReader,
-        UnknownName, View,
+        UnknownName, View, read_items,
     },
-    train::evaluate::{parse_cutoff, read_items},
+    train::evaluate::parse_cutoff,
 };
 
 use super::{Take, Target};

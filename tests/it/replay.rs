@@ -16,7 +16,7 @@ use undercurrent::{
         params,
         replay::{Moments, ReplayOptions, Replayed, run_blocking},
     },
-    event::{CleaningCounts, DAY_MS, Edge, NameHash, Offset, RowReader, View},
+    event::{CleaningCounts, DAY_MS, NameHash, Offset, RowReader, View},
     generate::{GenerateParams, json_records},
     graph::{GraphParams, UserGraph},
     snapshot::Snapshots,
@@ -85,12 +85,8 @@ impl Replay {
         let survey = Survey::of(&self.file).unwrap();
         let activity = self.config.events.activity.clone();
         let plan = KindPlan::new(&survey, &activity, &["purchase".to_owned()]).unwrap();
-        let options = CorpusOptions {
-            plan: &plan,
-            item_categories: std::collections::HashMap::new(),
-            cutoff_ms: i64::MAX,
-            horizons_ms: [0, 0],
-        };
+        let options =
+            CorpusOptions { plan: &plan, item_categories: Arc::default(), cutoff_ms: i64::MAX, horizons_ms: [0, 0] };
         let (corpus, _) = Corpus::read(std::slice::from_ref(&self.file), &options, &mut |_| {}).unwrap();
         FileHistory { corpus, params: GraphParams::default(), threads: 2 }
     }
@@ -184,7 +180,7 @@ fn a_log_filled_from_the_file_stands_where_the_newest_snapshot_stands() {
     let folder = tempfile::tempdir().unwrap();
     let log_params = EmbeddedParams { partition_count: PARTITIONS, ..EmbeddedParams::at(folder.path().join("log")) };
     let log = EmbeddedLog::open(log_params, Arc::new(ManualClock::at(0))).unwrap();
-    let mut edge = Edge::new(params::decoder(&replay.config).unwrap());
+    let mut edge = params::edge(&replay.config).unwrap();
     let (mut batch, mut counts) = (EventBatch::default(), CleaningCounts::default());
     let mut reader = RowReader::open(&replay.file).unwrap();
     while let Some(row) = reader.next_row().unwrap() {

@@ -46,12 +46,8 @@ fn history(text: &str, buy: &str) -> FileHistory {
     let survey = Survey::of(&file).unwrap();
     let activity: Vec<String> = survey.names.keys().cloned().collect();
     let plan = KindPlan::new(&survey, &activity, &[buy.to_owned()]).unwrap();
-    let options = CorpusOptions {
-        plan: &plan,
-        item_categories: std::collections::HashMap::new(),
-        cutoff_ms: i64::MAX,
-        horizons_ms: [0; 2],
-    };
+    let options =
+        CorpusOptions { plan: &plan, item_categories: Arc::default(), cutoff_ms: i64::MAX, horizons_ms: [0; 2] };
     let (corpus, _) = Corpus::read(&[file], &options, &mut |_| {}).unwrap();
     let params = GraphParams { activity: plan.activity(), ..GraphParams::default() };
     FileHistory { corpus, params, threads: 1 }

@@ -34,7 +34,7 @@ use crate::{
         params, pool, signals,
         threads::totals,
     },
-    event::{Edge, format_time_ms},
+    event::format_time_ms,
     model::Bundle,
     stream::{Commit, Sink, TimeMode, embedded::EmbeddedLog},
 };
@@ -169,12 +169,8 @@ impl Demo<'_> {
         let card = Card::of(&bundle)?;
         let scoring = pool::start(&self.config, bundle)?;
         let log = EmbeddedLog::open(params::embedded(&self.config), Arc::clone(&clock))?;
-        let mut feeder = Feeder::open(
-            &self.events,
-            Arc::clone(&log),
-            Edge::new(params::decoder(&self.config)?),
-            Arc::clone(&progress),
-        )?;
+        let mut feeder =
+            Feeder::open(&self.events, Arc::clone(&log), params::edge(&self.config)?, Arc::clone(&progress))?;
         output::line(&format!(
             "model {} was trained on events before {} and saw nothing later",
             card.version,

@@ -13,15 +13,11 @@ use std::{
 
 use super::{History, HistoryError, Rewound, rewound};
 use crate::{
-    event::{DAY_MS, NameKind, PartitionId, UserId, format_time_ms},
+    event::{DAY_MS, NameKind, PartitionId, UserId, format_time_ms, read_items},
     graph::{GraphParams, UserGraph},
     model::items::CatalogueEntry,
     snapshot::{Manifest, SnapshotKind, Snapshots},
-    train::{
-        evaluate::{EvaluateError, read_items},
-        item_training::Catalogue,
-        parallel,
-    },
+    train::{evaluate::EvaluateError, item_training::Catalogue, parallel},
 };
 
 /// How far a graph is taken back at most for features.
