@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{Builder, JoinHandle},
@@ -59,6 +59,8 @@ struct Shared {
     snapshots: Snapshots,
     /// Short sections only, never held during I/O.
     chains: Mutex<HashMap<PartitionId, Chain>>,
+    /// Signalled after every snapshot, and when the thread ends.
+    done: Condvar,
     status: watch::Sender<WriterStatus>,
 }
 
@@ -97,6 +99,13 @@ impl SnapshotWriter {
             Chain { newest: Some(_), .. } if !deltas_full => Some(SnapshotKind::Delta),
             _ => Some(SnapshotKind::Base),
         }
+    }
+
+    /// Waits until the snapshot of `partition` that is being written is done, if there is one.
+    pub fn wait_blocking(&self, partition: PartitionId) {
+        let is_writing =
+            |chains: &mut HashMap<PartitionId, Chain>| chains.get(&partition).is_some_and(|chain| chain.in_flight);
+        drop(self.shared.done.wait_while(self.shared.chains(), is_writing));
     }
 
     /// Queues `request`, of the kind that was [wanted](Self::wanted). Never blocks; gives it back when the queue is full,
@@ -160,7 +169,12 @@ impl Drop for SnapshotWriter {
 
 impl Shared {
     fn new(snapshots: Snapshots) -> Self {
-        Self { snapshots, chains: Mutex::default(), status: watch::Sender::new(WriterStatus::default()) }
+        Self {
+            snapshots,
+            chains: Mutex::default(),
+            done: Condvar::new(),
+            status: watch::Sender::new(WriterStatus::default()),
+        }
     }
 
     fn chains(&self) -> MutexGuard<'_, HashMap<PartitionId, Chain>> {
@@ -168,8 +182,18 @@ impl Shared {
     }
 
     fn run(&self, requests: &Receiver<SnapshotRequest>) {
+        /// Leaves nobody waiting for a thread that has ended, by a panic too.
+        struct Ended<'a>(&'a Shared);
+        impl Drop for Ended<'_> {
+            fn drop(&mut self) {
+                self.0.chains().values_mut().for_each(|chain| chain.in_flight = false);
+                self.0.done.notify_all();
+            }
+        }
+        let _ended = Ended(self);
         for request in requests {
             self.write(request);
+            self.done.notify_all();
         }
     }
 

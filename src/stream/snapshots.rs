@@ -34,7 +34,8 @@ pub trait SnapshotStore: Send {
     /// Called when `partition` is given up, or was built anew from the log: what was noted of it is void.
     fn forget(&mut self, partition: PartitionId);
 
-    /// Called once for every partition when the thread ends as it was asked to: the last chance to keep it.
+    /// Called once for every partition when the thread ends as it was asked to: the last chance to keep it. May wait for a snapshot of
+    /// it that is being written.
     fn closing(&mut self, handle: &Arc<PartitionHandle>);
 
     /// Whether a writer still reads graphs of `partition` that may be older than the committed ones. Their names are not
@@ -153,6 +154,8 @@ impl SnapshotStore for ArrowSnapshots {
 
     fn closing(&mut self, handle: &Arc<PartitionHandle>) {
         let partition = handle.state.partition();
+        // One that is being written lacks what came since; only after it another can be asked for.
+        self.writer.wait_blocking(partition);
         // It went away and came back at the same positions, and what its snapshots lack is no longer known.
         let is_unknown = || {
             let has_read = handle.state.progress().next_offsets != Positions::default();

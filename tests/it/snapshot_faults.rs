@@ -5,12 +5,13 @@ use std::{
     path::Path,
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
 use undercurrent::{
     clock::{Clock, ManualClock},
     decision::DecisionParams,
@@ -110,6 +111,8 @@ fn a_process_killed_while_it_writes_snapshots_leaves_whole_ones_only() {
 struct FullDisk {
     inner: LocalStorage,
     is_full: AtomicBool,
+    /// Nothing is written while somebody else holds it.
+    gate: Mutex<()>,
 }
 
 impl Storage for FullDisk {
@@ -118,6 +121,7 @@ impl Storage for FullDisk {
             let message = "no space left on device".to_owned();
             return Err(StorageError::Failed { action: "writing", path: path.to_owned(), message });
         }
+        drop(self.gate.lock());
         self.inner.put_blocking(path, bytes)
     }
 
@@ -149,11 +153,16 @@ const NOW_MS: i64 = 1_700_000_000_000;
 
 impl Shop {
     fn open(folder: &Path) -> Self {
-        let disk = Arc::new(FullDisk { inner: LocalStorage::open(folder).unwrap(), is_full: AtomicBool::new(false) });
+        Self::with(folder, SnapshotWriter::inline)
+    }
+
+    fn with(folder: &Path, writer: impl FnOnce(Snapshots) -> SnapshotWriter) -> Self {
+        let inner = LocalStorage::open(folder).unwrap();
+        let disk = Arc::new(FullDisk { inner, is_full: AtomicBool::new(false), gate: Mutex::new(()) });
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW_MS));
         let storage: Arc<dyn Storage> = Arc::clone(&disk) as _;
         let snapshots = Snapshots::new(storage, SnapshotOptions::default(), Arc::clone(&clock));
-        let writer = Arc::new(SnapshotWriter::inline(snapshots.clone()));
+        let writer = Arc::new(writer(snapshots.clone()));
         let (broker, partitions) = (Arc::new(MemoryBroker::new(1)), Arc::new(Partitions::default()));
         let thread = StreamThread::new(StreamParts {
             log: MemoryLog::join(&broker, "a", Box::new(NoFaults)),
@@ -226,4 +235,28 @@ fn a_full_disk_keeps_the_old_snapshot_and_raises_an_alarm_while_the_stream_goes_
         assert_eq!(shop.newest(), (40, true));
         assert!(shows(&handle, r#"undercurrent_snapshot_failing{partition="0"} 0"#), "{}", handle.render());
     });
+}
+
+/// Found by a hundred kills: the end was in no snapshot when one of the same partition was being written at the stop.
+#[test]
+fn a_stop_in_the_middle_of_a_snapshot_waits_for_it_and_writes_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shop = Shop::with(folder.path(), |snapshots| SnapshotWriter::start(snapshots, 8).unwrap());
+    let (broker, disk, snapshots) = (Arc::clone(&shop.broker), Arc::clone(&shop.disk), shop.snapshots.clone());
+    let slow = disk.gate.lock().unwrap();
+    shop.sell();
+    shop.sell();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let thread = std::thread::Builder::new().spawn(move || shop.thread.run_blocking(&stop).unwrap()).unwrap();
+    // It must not end while the disk is slow.
+    for _ in 0..50 {
+        assert!(!thread.is_finished(), "the thread ended without its last snapshot");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    drop(slow);
+    // With the thread its writer goes, after the last snapshot.
+    thread.join().unwrap();
+    let restored = snapshots.restore_blocking(P0, &broker.committed(P0)).unwrap().restored.unwrap();
+    assert_eq!(restored.manifest.next_offsets().get(View::Click), Offset(20));
 }
