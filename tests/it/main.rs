@@ -18,6 +18,7 @@ mod lifecycle;
 mod metrics;
 mod model;
 mod object_store;
+mod overload;
 mod process;
 mod properties;
 mod receiver;

@@ -33,7 +33,7 @@ fn random(seed: usize, index: usize) -> u64 {
 
 /// What a scenario works with.
 pub(super) struct Scene {
-    params: KafkaParams,
+    pub(super) params: KafkaParams,
     folder: tempfile::TempDir,
     expected_events: usize,
     lead_events: usize,
@@ -56,7 +56,7 @@ impl Scene {
         Self { params, folder: tempfile::tempdir().unwrap(), expected_events, lead_events, watcher, load, name }
     }
 
-    fn folder(&self) -> &Path {
+    pub(super) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
@@ -69,6 +69,15 @@ impl Scene {
         let wanted = self.watcher.committed_count() + count;
         self.load.allow(wanted + self.lead_events);
         self.watcher.wait_for(daemons, wanted);
+    }
+
+    /// Ends the load and the daemon, once it has read everything. Returns how many events there were.
+    pub(super) fn finish(self, mut daemon: Daemon) -> usize {
+        let (sent, _) = self.load.finish();
+        self.watcher.wait_for(&mut [&mut daemon], sent);
+        self.watcher.wait_for_silence();
+        daemon.stop();
+        sent
     }
 
     /// Ends the load, lets `daemons` finish, stops them, audits some of their scores, and compares the end with that of a calm

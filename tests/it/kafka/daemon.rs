@@ -78,6 +78,13 @@ impl Daemon {
         summary
     }
 
+    /// What a command prints; it must succeed.
+    pub(super) fn output(params: &KafkaParams, folder: &Path, arguments: &[&str]) -> String {
+        let done = Self::command(params, folder, &[], arguments).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
     /// Fails the test when the daemon has ended.
     pub(super) fn assert_alive(&mut self) {
         let ended = self.child.try_wait().unwrap();

@@ -8,6 +8,7 @@ mod faults;
 mod load;
 mod oracle;
 mod outage;
+mod outputs;
 mod rebalance;
 mod refusals;
 mod restore;

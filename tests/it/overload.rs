@@ -1,0 +1,217 @@
+//! More demand than there is capacity, and one user who makes most of it: what is counted stays bounded. Nothing here is measured in
+//! time: a count is the same on every machine.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use undercurrent::{
+    clock::ManualClock,
+    decision::DecisionParams,
+    event::{Decoder, Event, EventKind, Name, NameKind, Offset, PartitionId, ProductLine, View},
+    graph::{GraphParams, NameTable, PartitionState, UserGraph, WriteSet},
+    score::{Reason, ScoreRequest, Scored},
+    scoring::{RecencyScorer, ScoreError, Scorer},
+    stream::{
+        BatchLimits, NoSnapshots, OutputTopic, Partitions, Step, StreamParams, StreamParts, StreamThread, TimeMode,
+        memory::{MemoryBroker, MemoryLog, NoFaults},
+    },
+};
+
+const P0: PartitionId = PartitionId(0);
+const NOW_MS: i64 = 1_700_000_000_000;
+const USERS: usize = 40;
+const BATCH_RECORDS: usize = 250;
+/// Batches during which more comes than is read.
+const FLOODED_BATCHES: usize = 80;
+/// Records that come for each one that is read.
+const EXCESS: usize = 3;
+
+/// Sends the next `count` views, of users in turn.
+fn flood(broker: &MemoryBroker, sent: &mut usize, count: usize) {
+    for _ in 0..count {
+        let (user, time_ms) = (format!("u{}", *sent * 7 % USERS), NOW_MS + i64::try_from(*sent).unwrap());
+        let item = *sent * 13 % 150;
+        let text = format!(
+            r#"{{"event_id":"e{sent}","event":"view","user_id":"{user}","timestamp":{time_ms},"product_id":"i{item}","category":"c{}"}}"#,
+            item % 10
+        );
+        broker.append(View::Click, P0, time_ms, Some(user.as_bytes()), Some(text.as_bytes()));
+        *sent += 1;
+    }
+}
+
+/// While it scores, three times as much comes as it was given.
+struct Swamped {
+    inner: RecencyScorer,
+    broker: Arc<MemoryBroker>,
+    sent: Arc<Mutex<usize>>,
+    /// Users of each call.
+    calls: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Scorer for Swamped {
+    fn score_blocking(&self, requests: &[ScoreRequest<UserGraph>]) -> Result<Vec<Scored>, ScoreError> {
+        let mut calls = self.calls.lock().unwrap();
+        if calls.len() < FLOODED_BATCHES {
+            flood(&self.broker, &mut self.sent.lock().unwrap(), EXCESS * BATCH_RECORDS);
+        }
+        calls.push(requests.len());
+        self.inner.score_blocking(requests)
+    }
+
+    fn explain_blocking(&self, request: &ScoreRequest<UserGraph>, limit: usize) -> Result<Vec<Reason>, ScoreError> {
+        self.inner.explain_blocking(request, limit)
+    }
+}
+
+/// Fault 32.
+#[test]
+fn demand_above_capacity_costs_one_score_a_user_and_batch_and_shows_as_lag() {
+    let (broker, partitions) = (Arc::new(MemoryBroker::new(1)), Arc::new(Partitions::default()));
+    let (sent, calls) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    flood(&broker, &mut sent.lock().unwrap(), BATCH_RECORDS);
+    let scorer = Swamped {
+        inner: RecencyScorer::new(28, 14),
+        broker: Arc::clone(&broker),
+        sent: Arc::clone(&sent),
+        calls: Arc::clone(&calls),
+    };
+    let mut thread = StreamThread::new(StreamParts {
+        log: MemoryLog::join(&broker, "a", Box::new(NoFaults)),
+        scorer: Arc::new(scorer),
+        clock: Arc::new(ManualClock::at(NOW_MS)),
+        decoder: Decoder::default(),
+        partitions: Arc::clone(&partitions),
+        snapshots: Box::new(NoSnapshots),
+        decision: DecisionParams::default(),
+        catalogue: Arc::new(NameTable::default()),
+        params: StreamParams {
+            batch: BatchLimits { max_records: BATCH_RECORDS, max_bytes: 1 << 20, linger_ms: 0, idle_wait_ms: 0 },
+            time: TimeMode::Replay,
+            lag_interval_ms: 0,
+            ..StreamParams::default()
+        },
+    });
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let page = recorder.handle();
+    let shown_lag = || {
+        let prefix = r#"undercurrent_stream_lag_records{partition="0",view="click"} "#;
+        let text = page.render();
+        text.lines().find_map(|line| line.strip_prefix(prefix)).map_or(0, |value| value.parse::<usize>().unwrap())
+    };
+    // Lag and bytes of the graphs after each batch.
+    let (mut lags, mut bytes) = (Vec::new(), Vec::new());
+    metrics::with_local_recorder(&recorder, || {
+        loop {
+            let step = thread.step_blocking().unwrap();
+            if step == Step::Idle {
+                break;
+            }
+            if calls.lock().unwrap().len() > lags.len() {
+                lags.push(shown_lag());
+                bytes.push(partitions.get(P0).unwrap().state.graphs.byte_count());
+            }
+        }
+    });
+    let (sent, calls) = (*sent.lock().unwrap(), calls.lock().unwrap().clone());
+    assert_eq!(sent, (1 + EXCESS * FLOODED_BATCHES) * BATCH_RECORDS);
+    assert_eq!(calls.len(), sent / BATCH_RECORDS, "no batch is larger because more is waiting");
+    assert!(calls.iter().all(|users| *users == USERS), "{BATCH_RECORDS} records of {USERS} users are {USERS} scores");
+    assert_eq!(broker.committed_outputs(OutputTopic::Scores, P0).len(), calls.len() * USERS);
+
+    let behind = (EXCESS - 1) * BATCH_RECORDS;
+    assert!(lags[1..FLOODED_BATCHES].is_sorted(), "{lags:?}");
+    assert!(lags[FLOODED_BATCHES - 1] >= (FLOODED_BATCHES - 2) * behind, "the lag is there to be seen: {lags:?}");
+    assert_eq!((lags.last(), thread.status().borrow().record_count), (Some(&0), sent as u64), "and then it catches up");
+
+    // Graphs have their full size after eighty batches; the 160 that follow, and a lag of 40,000 records, add nothing.
+    let (then, later) = bytes[FLOODED_BATCHES..].split_at(FLOODED_BATCHES);
+    let (then, later) = (then.iter().max().unwrap(), later.iter().max().unwrap());
+    assert!(*later <= then + then / 50, "{then} bytes at most, later {later}");
+}
+
+const BOT_EVENTS: u64 = 1_000_000;
+/// Of ordinary users, one event for so many of the bot's.
+const SHARE: u64 = 1_000;
+
+/// What a user's graph costs: bytes, and what a score has to read.
+fn cost_of(graph: &UserGraph, params: &GraphParams) -> [usize; 4] {
+    let expanded = graph.expand(params);
+    let view = expanded.view(View::Click).unwrap();
+    [graph.byte_count(), view.nodes().len(), view.edges().len(), view.ring().len()]
+}
+
+/// Fault 27: a user with a million events costs what one with ten thousand costs, and others do not notice.
+#[test]
+fn a_million_events_of_one_user_cost_no_more_than_ten_thousand_and_others_nothing() {
+    let params = GraphParams::default();
+    let event = |user: String, number: u64| {
+        let item = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        let line = ProductLine {
+            item: Some(Name::new(NameKind::Item, format!("i{}", item % 50_000))),
+            category: Some(Name::new(NameKind::Category, format!("c{}", item % 1_000))),
+            price_minor: Some(499),
+            quantity: 1,
+            value_minor: 499,
+        };
+        Event {
+            user: Cow::Owned(user),
+            kind: EventKind::View,
+            time_ms: NOW_MS + i64::try_from(number).unwrap() * 60,
+            event_id: number,
+            session: None,
+            query: None,
+            lines: std::iter::once(line).collect(),
+        }
+    };
+    // Ordinary users, with the bot among them and without, in micro-batches of ten thousand of its events.
+    let fold_all = |with_bot: bool| {
+        let state = PartitionState::new(P0);
+        let (mut offset, mut costs, mut largest_batch) = (0, BTreeMap::new(), 0);
+        for batch in 0..BOT_EVENTS / 10_000 {
+            let mut write_set = WriteSet::on(&state);
+            for number in batch * 10_000..(batch + 1) * 10_000 {
+                if with_bot {
+                    write_set.fold(&state, View::Click, Offset(offset), &event("bot".to_owned(), number), &params);
+                    offset += 1;
+                }
+                if number % SHARE == 0 {
+                    let user = format!("u{}", number / SHARE % 20);
+                    write_set.fold(&state, View::Click, Offset(offset), &event(user, number), &params);
+                    offset += 1;
+                }
+            }
+            largest_batch = largest_batch.max(write_set.users().len());
+            write_set.publish(&state);
+            if let Some(bot) = state.graphs.get("bot") {
+                costs.insert(batch, cost_of(&bot, &params));
+            }
+        }
+        (state, costs, largest_batch)
+    };
+    let (with, costs, touched) = fold_all(true);
+    let (without, _, touched_without) = fold_all(false);
+    assert_eq!(with.graphs.get("bot").unwrap().event_count(), BOT_EVENTS);
+    let (first, last) = (costs[&0], *costs.values().last().unwrap());
+    assert!(last[0] <= first[0] + first[0] / 10, "{last:?} bytes after a million events, {first:?} after ten thousand");
+    // What is kept, and what the newest lines add to it until they are settled.
+    let lines = params.ring_capacity;
+    for (grown, bound) in last[1..].iter().zip([
+        params.item_capacity_nodes + params.category_capacity_nodes + 2 * lines,
+        params.edge_capacity + lines,
+        lines,
+    ]) {
+        assert!(*grown <= bound, "{last:?}");
+    }
+    assert_eq!(touched, touched_without + 1, "ten thousand events of the bot are one score of a batch");
+    for number in 0..20 {
+        let user = format!("u{number}");
+        let (with, without) = (with.graphs.get(&user).unwrap(), without.graphs.get(&user).unwrap());
+        assert_eq!(cost_of(&with, &params), cost_of(&without, &params));
+        assert_eq!(with, without, "the others' graphs are the same, bit for bit");
+    }
+}
