@@ -32,7 +32,7 @@ pub use self::{
 pub struct Config {
     /// Which log the daemon reads and writes.
     pub input: InputConfig,
-    /// Names of the three input and four output topics, in both logs.
+    /// Names of the three input and five output topics, in both logs.
     pub topics: TopicsConfig,
     /// The Kafka cluster. Used when `input.log = "kafka"`.
     pub kafka: KafkaConfig,

@@ -2,6 +2,11 @@
 //!
 //! Modules record once per batch, by these constants. Labels have a known small set of values: never a user or an item.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -84,6 +89,7 @@ table! {
 
     DECISION_SCORES = "undercurrent_decision_scores_total", Counter, [], "Scores written.";
     DECISION_ALERTS = "undercurrent_decision_alerts_total", Counter, ["transition"], "Alerts written: entered, escalated or recovered.";
+    DECISION_OUTCOMES = "undercurrent_decision_outcomes_total", Counter, ["outcome", "model_version"], "Alerts settled, by outcome (right, wrong or unknown) and by the model that had raised them: right / (right + wrong) is its live precision.";
     DECISION_RECOMMENDATIONS = "undercurrent_decision_recommendations_total", Counter, [], "Recommendation records written (lists that changed).";
 
     SNAPSHOT_WRITE_SECONDS = "undercurrent_snapshot_write_seconds", Histogram, ["kind"], "Time to write one snapshot: base or delta.";
@@ -110,6 +116,26 @@ const SECONDS: [f64; 17] =
 
 /// Upper bounds of the buckets of every `_records` histogram.
 const RECORDS: [f64; 9] = [1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0];
+
+/// Models that get a label of their own in the life of a process; later ones share one (LIM-1).
+const MODEL_LABELS: usize = 32;
+
+/// The value of the label `model_version` for this model: `other` beyond the first 32 models of the process.
+pub fn model_label(version: &str) -> String {
+    static KNOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    bounded_label(&mut known, version)
+}
+
+fn bounded_label(known: &mut BTreeSet<String>, version: &str) -> String {
+    if !known.contains(version) {
+        if known.len() >= MODEL_LABELS {
+            return "other".to_owned();
+        }
+        known.insert(version.to_owned());
+    }
+    version.to_owned()
+}
 
 /// Installs the recorder of this process and describes every metric. The handle renders the `/metrics` page.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
@@ -144,9 +170,16 @@ fn unit_of(name: &str) -> Unit {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+
+    #[test]
+    fn models_beyond_the_bound_share_a_label() {
+        let mut known = BTreeSet::new();
+        let labels: Vec<String> = (0..40).map(|number| bounded_label(&mut known, &format!("m{number}"))).collect();
+        assert_eq!(labels[31], "m31");
+        assert_eq!((labels[32].as_str(), known.len()), ("other", MODEL_LABELS));
+        assert_eq!(bounded_label(&mut known, "m3"), "m3");
+    }
 
     #[test]
     fn names_are_unique_and_follow_the_rule() {

@@ -57,10 +57,29 @@ pub(super) fn record(topic: OutputTopic, json: &str) -> String {
             number("churn_probability"),
             reason(&value)
         ),
+        OutputTopic::AlertOutcomes => format!(
+            "outcome {} user {} {}: {} at {}, {}",
+            text("settled_at"),
+            text("user_id"),
+            text("outcome"),
+            text("transition"),
+            number("churn_probability"),
+            what_became(&value)
+        ),
         OutputTopic::Recommendations => {
             format!("next    {} user {}: {}", text("scored_at"), text("user_id"), names(&value["items"]))
         }
         OutputTopic::DeadLetters => format!("refused {} {}", text("reason"), json),
+    }
+}
+
+/// Why an alert was right or wrong, in words.
+fn what_became(outcome: &Value) -> String {
+    let days = |key: &str| outcome[key].as_f64().map_or_else(|| "?".to_owned(), |days| format!("{days:.1}"));
+    match outcome["outcome"].as_str() {
+        Some("right") => format!("told {} days ahead", days("days_of_warning")),
+        Some("wrong") => format!("back after {} days", days("days_to_return")),
+        _ => "closed before its horizon had passed".to_owned(),
     }
 }
 
@@ -81,6 +100,20 @@ fn names(items: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outcome_says_how_early_it_was_or_when_the_user_came_back() {
+        let shown = |outcome: &str| {
+            let outcome = serde_json::json!({
+                "settled_at": "now", "user_id": "u", "outcome": outcome, "transition": "entered", "churn_probability": 0.5,
+                "days_of_warning": 12.25, "days_to_return": 3.5,
+            });
+            record(OutputTopic::AlertOutcomes, &outcome.to_string())
+        };
+        assert_eq!(shown("right"), "outcome now user u right: entered at 0.50, told 12.2 days ahead");
+        assert_eq!(shown("wrong"), "outcome now user u wrong: entered at 0.50, back after 3.5 days");
+        assert!(shown("unknown").ends_with("before its horizon had passed"));
+    }
 
     #[test]
     fn an_alert_is_shown_with_a_reason_that_speaks_for_it() {

@@ -26,6 +26,7 @@ const PAGE_RECORDS: usize = 1_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   undercurrent tail                                 alerts from the beginning, then stop at the end
+  undercurrent tail --topic alert-outcomes          which of them were right
   undercurrent tail --topic scores --follow         every new score until Ctrl-C
   undercurrent tail --topic dead-letters --raw      whole JSON records, for jq")]
 pub(super) struct TailArgs {
@@ -50,6 +51,7 @@ pub(super) struct TailArgs {
 enum Topic {
     Scores,
     ChurnAlerts,
+    AlertOutcomes,
     Recommendations,
     DeadLetters,
 }
@@ -59,6 +61,7 @@ impl Topic {
         match self {
             Self::Scores => OutputTopic::Scores,
             Self::ChurnAlerts => OutputTopic::ChurnAlerts,
+            Self::AlertOutcomes => OutputTopic::AlertOutcomes,
             Self::Recommendations => OutputTopic::Recommendations,
             Self::DeadLetters => OutputTopic::DeadLetters,
         }

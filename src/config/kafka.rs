@@ -20,6 +20,8 @@ pub struct TopicsConfig {
     pub scores: String,
     /// Churn alerts. As many partitions as the inputs.
     pub churn_alerts: String,
+    /// What became of alerts: right or wrong. As many partitions as the inputs.
+    pub alert_outcomes: String,
     /// Item lists. As many partitions as the inputs.
     pub recommendations: String,
     /// Records that could not be folded, with their origin and the reason.
@@ -34,6 +36,7 @@ impl Default for TopicsConfig {
             purchases: "purchases".to_owned(),
             scores: "scores".to_owned(),
             churn_alerts: "churn-alerts".to_owned(),
+            alert_outcomes: "alert-outcomes".to_owned(),
             recommendations: "recommendations".to_owned(),
             dead_letters: "dead-letters".to_owned(),
         }
@@ -42,13 +45,14 @@ impl Default for TopicsConfig {
 
 impl TopicsConfig {
     /// The names with their keys, inputs first.
-    pub fn named(&self) -> [(&'static str, &str); 7] {
+    pub fn named(&self) -> [(&'static str, &str); 8] {
         [
             ("clicks", &self.clicks),
             ("searches", &self.searches),
             ("purchases", &self.purchases),
             ("scores", &self.scores),
             ("churn_alerts", &self.churn_alerts),
+            ("alert_outcomes", &self.alert_outcomes),
             ("recommendations", &self.recommendations),
             ("dead_letters", &self.dead_letters),
         ]

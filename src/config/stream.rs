@@ -33,8 +33,7 @@ pub struct EmbeddedConfig {
     pub partitions: u32,
     /// Newest event ids remembered, to recognise events that are sent again after a lost answer.
     pub recent_id_capacity: usize,
-    /// Records kept at least in `churn-alerts`, `recommendations` and `dead-letters`, each partition. `scores` keeps the newest of
-    /// every user instead.
+    /// Records kept at least in each output topic and partition. `scores` keeps the newest of every user instead.
     pub retain_output_records: u64,
     /// Newest records kept at least in each input topic and partition; older ones go once the oldest kept full snapshot covers
     /// them. Must not be below `embedded.recent_id_capacity`, whose ids are read from them after a restart.

@@ -103,7 +103,7 @@ impl Auditor {
         Ok(Self {
             decoder: params::decoder(config)?,
             graph: params::graph(config)?,
-            decision: params::decision(config, crate::stream::TimeMode::Replay),
+            decision: params::decision(config, crate::stream::TimeMode::Replay)?,
             inputs: log.inputs()?,
             snapshots,
             models: Models { config: config.clone(), scorers: HashMap::new() },
@@ -174,12 +174,13 @@ impl Auditor {
         let mut scored: Vec<Scored> = scorer.score_blocking(std::slice::from_ref(&request)).context("cannot score")?;
         ensure!(scored.len() == 1, "one request was answered with {} scores", scored.len());
         let scored = scored.remove(0);
-        let standing = Standing { positions: score.positions, watermark_ms: score.as_of_ms };
-        let mut again = decide(None, &scored, &graph, score.as_of_ms, standing, &self.decision).score;
+        let standing = Standing { positions: score.positions, watermark_ms: score.as_of_ms, settle_ms: score.as_of_ms };
+        let subject = Subject { user, partition: claim.partition, erased_ms: None };
+        let mut again = decide(subject, None, &scored, &graph, score.as_of_ms, standing, &self.decision).score;
         // What the alerts have said depends on the scores before this one; it is taken as it is.
         again.alert = score.alert;
-        let found =
-            score_message(Subject { user, partition: claim.partition, erased_ms: None }, &again, &scored).payload;
+        again.open_alerts.clone_from(&score.open_alerts);
+        let found = score_message(subject, &again, &scored).payload;
         if found == claim.json {
             return Ok(Verdict::Reproduced);
         }

@@ -66,10 +66,15 @@ pub fn decoder(config: &Config) -> anyhow::Result<Decoder> {
     Ok(Decoder::new(mapping, cleaning))
 }
 
+/// The kinds that count as activity.
+fn activity(config: &Config) -> anyhow::Result<KindSet> {
+    let kinds = config.events.activity.iter().map(|name| kind(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(KindSet::of(&kinds))
+}
+
 /// Bounds and constants of the fold.
 pub fn graph(config: &Config) -> anyhow::Result<GraphParams> {
     let graph = &config.graph;
-    let activity = config.events.activity.iter().map(|name| kind(name)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(GraphParams {
         ring_capacity: graph.ring_capacity,
         item_capacity_nodes: graph.item_capacity_nodes,
@@ -82,7 +87,7 @@ pub fn graph(config: &Config) -> anyhow::Result<GraphParams> {
         late_limit_ms: graph.late_limit_ms,
         erasure_memory_ms: graph.erasure_memory_ms,
         user_capacity: graph.user_capacity,
-        activity: KindSet::of(&activity),
+        activity: activity(config)?,
     })
 }
 
@@ -114,6 +119,7 @@ pub fn kafka(config: &Config) -> anyhow::Result<KafkaParams> {
             outputs: OutputTopic::ALL.map(|topic| match topic {
                 OutputTopic::Scores => topics.scores.clone(),
                 OutputTopic::ChurnAlerts => topics.churn_alerts.clone(),
+                OutputTopic::AlertOutcomes => topics.alert_outcomes.clone(),
                 OutputTopic::Recommendations => topics.recommendations.clone(),
                 OutputTopic::DeadLetters => topics.dead_letters.clone(),
             }),
@@ -232,9 +238,9 @@ pub fn webhook(config: &Config) -> anyhow::Result<Option<WebhookParams>> {
 
 /// When a score becomes an alert. A replay of history tells every alert at the moment it was due; live use tells what is due
 /// now.
-pub fn decision(config: &Config, time: TimeMode) -> DecisionParams {
+pub fn decision(config: &Config, time: TimeMode) -> anyhow::Result<DecisionParams> {
     let decision = &config.decision;
-    DecisionParams {
+    Ok(DecisionParams {
         enter_threshold: decision.enter_threshold,
         escalate_threshold: decision.escalate_threshold,
         recover_threshold: decision.recover_threshold,
@@ -244,7 +250,8 @@ pub fn decision(config: &Config, time: TimeMode) -> DecisionParams {
             TimeMode::Replay => None,
         },
         list_length: decision.list_length,
-    }
+        activity: activity(config)?,
+    })
 }
 
 /// Where and how snapshots are written.

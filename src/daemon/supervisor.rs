@@ -70,7 +70,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
             &config,
             EngineParts {
                 scorer: Arc::clone(&scoring.scorer),
-                decision: params::decision(&config, time),
+                decision: params::decision(&config, time)?,
                 catalogue: Arc::clone(&scoring.catalogue),
                 time,
                 clock: Arc::clone(&clock),

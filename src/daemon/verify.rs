@@ -149,7 +149,7 @@ impl Served {
                 partitions: Arc::clone(&partitions),
                 snapshots: Box::new(ArrowSnapshots::new(snapshots.clone(), writer, clock, SNAPSHOT_INTERVAL_MS)),
                 // Scores are compared, not alerts, whose reasons cost tens of scores each.
-                decision: DecisionParams { enter_threshold: Some(1.0), ..params::decision(config, TimeMode::Replay) },
+                decision: DecisionParams { enter_threshold: Some(1.0), ..params::decision(config, TimeMode::Replay)? },
                 catalogue: Arc::clone(&scoring.catalogue),
                 params: StreamParams {
                     graph: params::graph(config)?,

@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::Subject;
 use crate::{
     event::DAY_MS,
+    graph::{GraphParams, KindSet},
     score::{ModelInfo, Probability},
 };
 
@@ -67,6 +68,9 @@ pub enum Transition {
 }
 
 impl Transition {
+    /// All transitions.
+    pub const ALL: [Self; 3] = [Self::Entered, Self::Escalated, Self::Recovered];
+
     /// The name used on the wire.
     pub fn name(self) -> &'static str {
         match self {
@@ -106,6 +110,8 @@ pub struct DecisionParams {
     pub max_alert_age_ms: Option<i64>,
     /// Places of each recommendation list.
     pub list_length: usize,
+    /// Kinds of events that count as activity, as everywhere: what proves an alert wrong.
+    pub activity: KindSet,
 }
 
 impl Default for DecisionParams {
@@ -117,6 +123,7 @@ impl Default for DecisionParams {
             cooldown_ms: 7 * DAY_MS,
             max_alert_age_ms: None,
             list_length: 20,
+            activity: GraphParams::default().activity,
         }
     }
 }
@@ -184,12 +191,17 @@ impl AlertState {
 /// The id of a user's alert number `alert_count`, raised for the moment `raised_ms`: 32 hexadecimal digits, equal in every run.
 /// A user who was erased or evicted is counted from 1 again, so the number alone would repeat.
 pub fn alert_id(subject: Subject<'_>, alert_count: u32, raised_ms: i64) -> String {
+    format!("{:032x}", alert_hash(subject, alert_count, raised_ms))
+}
+
+/// [`alert_id`] as a number.
+pub(super) fn alert_hash(subject: Subject<'_>, alert_count: u32, raised_ms: i64) -> u128 {
     let mut bytes = b"alert\0".to_vec();
     bytes.extend_from_slice(&alert_count.to_le_bytes());
     bytes.extend_from_slice(&raised_ms.to_le_bytes());
     bytes.extend_from_slice(&subject.erased_ms.unwrap_or(i64::MIN).to_le_bytes());
     bytes.extend_from_slice(subject.user.as_str().as_bytes());
-    format!("{:032x}", xxh3_128(&bytes))
+    xxh3_128(&bytes)
 }
 
 #[cfg(test)]

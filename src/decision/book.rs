@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use super::AlertState;
+use super::{AlertState, OpenAlert};
 use crate::{
     event::{Positions, TextHashBuilder, UserId},
     score::{ATTENTION_NAMES, Probability},
@@ -36,8 +36,17 @@ pub struct UserScore {
     pub lists_hash: u64,
     /// What the alerts have said so far.
     pub alert: AlertState,
+    /// Alerts that are neither right nor wrong yet, oldest first.
+    pub open_alerts: Box<[OpenAlert]>,
     /// The bundle that answered.
     pub model_version: Arc<str>,
+}
+
+impl UserScore {
+    /// When the horizon of the first open alert has passed, milliseconds since the Unix epoch.
+    pub fn settles_ms(&self) -> Option<i64> {
+        self.open_alerts.iter().map(OpenAlert::end_ms).min()
+    }
 }
 
 /// The last committed scores of a partition. Written by its stream thread after each commit, read by anyone.
@@ -70,6 +79,11 @@ impl ScoreBook {
     /// Whether no user has a score.
     pub fn is_empty(&self) -> bool {
         self.scores.is_empty()
+    }
+
+    /// Calls `visit` with every last score, in no order.
+    pub fn for_each(&self, mut visit: impl FnMut(&UserId, &UserScore)) {
+        self.scores.iter().for_each(|entry| visit(entry.key(), entry.value()));
     }
 
     /// All last scores, in no order; the scores are shared.

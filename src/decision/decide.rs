@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{AlertState, DecisionParams, RiskLevel, Transition, UserScore};
+use super::{
+    AlertState, DecisionParams, OpenAlert, Outcomes, RiskLevel, Subject, Transition, UserScore, alert::alert_hash,
+    outcome::settle,
+};
 use crate::{
     event::Positions,
     graph::UserGraph,
@@ -18,6 +21,8 @@ pub struct Decision {
     pub score: UserScore,
     /// The alert to write, if any.
     pub alert: Option<AlertDraft>,
+    /// Alerts that turned out right or wrong; they are no longer in the score.
+    pub outcomes: Outcomes,
     /// Whether the lists differ from the ones written last.
     pub recommendations_changed: bool,
 }
@@ -42,11 +47,15 @@ pub struct Standing {
     pub positions: Positions,
     /// Event time, milliseconds since the Unix epoch; in live use close to the wall clock.
     pub watermark_ms: i64,
+    /// Event time up to which nothing that is in the log is unread, milliseconds since the Unix epoch: an alert whose horizon
+    /// passed by then is settled. Moves with the events alone, also in live use.
+    pub settle_ms: i64,
 }
 
 /// Decides what to write about a user scored at `as_of_ms`. `previous` is the user's last committed score. Pure: equal
 /// inputs decide equally in every run.
 pub fn decide(
+    subject: Subject<'_>,
     previous: Option<&UserScore>,
     scored: &Scored,
     graph: &UserGraph,
@@ -64,6 +73,19 @@ pub fn decide(
         level: after.level,
         sequence: after.alert_count,
     });
+    let raised = alert.filter(|alert| alert.transition != Transition::Recovered).map(|alert| OpenAlert {
+        id: alert_hash(subject, alert.sequence, as_of_ms),
+        transition: alert.transition,
+        level: alert.level,
+        raised_ms: as_of_ms,
+        churn_days: scored.model.churn_days,
+        churn_probability: scored.churn_probability,
+        last_activity_ms: graph.last_activity_ms(),
+        returned_ms: None,
+        model_version: Arc::clone(&scored.model.version),
+    });
+    let open = previous.map_or(&[][..], |score| &score.open_alerts);
+    let (open_alerts, outcomes) = settle(open, raised, graph, params.activity, standing.settle_ms);
     let lists_hash = lists_hash(scored, params.list_length);
     let score = UserScore {
         churn_probability: scored.churn_probability,
@@ -77,9 +99,11 @@ pub fn decide(
         positions: standing.positions,
         lists_hash,
         alert: after,
+        open_alerts,
         model_version: Arc::clone(&scored.model.version),
     };
-    Decision { recommendations_changed: previous.is_none_or(|score| score.lists_hash != lists_hash), score, alert }
+    let recommendations_changed = previous.is_none_or(|score| score.lists_hash != lists_hash);
+    Decision { score, alert, outcomes, recommendations_changed }
 }
 
 fn lists_hash(scored: &Scored, list_length: usize) -> u64 {

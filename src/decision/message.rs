@@ -1,19 +1,19 @@
-//! Scores, alerts and recommendations as records: JSON with the headers of a `CloudEvent` in binary mode.
+//! Scores, alerts, what became of them, and recommendations as records: JSON with the headers of a `CloudEvent` in binary mode.
 //!
-//! The schemas are `schemas/{score,alert,recommendation}.schema.json`; tests hold the bytes against them.
+//! The schemas are `schemas/{score,alert,alert_outcome,recommendation}.schema.json`; tests hold the bytes against them.
 
 use serde::Serialize;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    AlertDraft, UserScore, alert_id,
+    AlertDraft, OpenAlert, Outcome, UserScore, Verdict, alert_id,
     factor::factor_text,
     json::{Json, hexadecimal},
     reason::{ReasonWire, name_text},
 };
 use crate::{
-    event::{PartitionId, Positions, UserId, format_time_ms},
+    event::{DAY_MS, PartitionId, Positions, UserId, format_time_ms},
     graph::NameLookup,
     score::{ATTENTION_NAMES, Factor, RankedItem, Reason, Scored},
 };
@@ -117,9 +117,27 @@ pub fn score_message(subject: Subject<'_>, score: &UserScore, scored: &Scored) -
         Some(time_ms) => json.plain(",\"last_alert_at\":", &format_time_ms(time_ms)),
         None => json.raw(",\"last_alert_at\":null"),
     }
+    open_alerts(&mut json, &score.open_alerts);
     json.plain("},\"recommendations_hash\":", &hexadecimal(&score.lists_hash.to_be_bytes()));
     json.raw("}");
     Message { payload: json.into_bytes(), headers: cloud_event(id, Kind::Score, subject.partition, scored_at) }
+}
+
+/// The alerts that are open still; nothing where there is none, as for nearly everyone.
+fn open_alerts(json: &mut Json, open: &[OpenAlert]) {
+    for (place, alert) in open.iter().enumerate() {
+        let start = if place == 0 { ",\"open\":[{\"alert_id\":" } else { ",{\"alert_id\":" };
+        json.plain(start, &hexadecimal(&alert.id.to_be_bytes()));
+        json.plain(",\"transition\":", alert.transition.name());
+        json.plain(",\"level\":", alert.level.name());
+        json.plain(",\"raised_at\":", &format_time_ms(alert.raised_ms));
+        json.number(",\"churn_probability\":", alert.churn_probability.get());
+        json.number(",\"churn_days\":", alert.churn_days);
+        json.text(",\"model_version\":", &alert.model_version);
+        json.number(",\"last_activity_at\":", alert.last_activity_ms.map(format_time_ms));
+        json.number(",\"returned_at\":", alert.returned_ms.map(format_time_ms));
+        json.raw(if place + 1 == open.len() { "}]" } else { "}" });
+    }
 }
 
 #[derive(Serialize)]
@@ -173,6 +191,63 @@ pub fn alert_message(
     Message { payload, headers: cloud_event(id, Kind::ChurnAlert, subject.partition, raised_at) }
 }
 
+#[derive(Serialize)]
+struct OutcomeWire<'a> {
+    outcome_id: &'a str,
+    alert_id: &'a str,
+    user_id: &'a str,
+    outcome: &'static str,
+    transition: &'static str,
+    level: &'static str,
+    churn_probability: f32,
+    churn_days: u32,
+    model_version: &'a str,
+    last_activity_at: Option<String>,
+    raised_at: String,
+    horizon_ends_at: String,
+    settled_at: &'a str,
+    returned_at: Option<String>,
+    days_silent: Option<f64>,
+    days_of_warning: Option<f64>,
+    days_to_return: Option<f64>,
+}
+
+/// The record of topic `alert-outcomes`: key = user; one an alert that entered or escalated.
+pub fn outcome_message(subject: Subject<'_>, outcome: &Outcome) -> Message {
+    let Outcome { alert, verdict, settled_ms } = outcome;
+    let alert_id = hexadecimal(&alert.id.to_be_bytes());
+    let id = format!("{alert_id}-outcome");
+    let settled_at = format_time_ms(*settled_ms);
+    let days_silent = alert.last_activity_ms.map(|last_ms| days(alert.raised_ms - last_ms));
+    let right = *verdict == Verdict::Right;
+    let wire = OutcomeWire {
+        outcome_id: &id,
+        alert_id: &alert_id,
+        user_id: subject.user.as_str(),
+        outcome: verdict.name(),
+        transition: alert.transition.name(),
+        level: alert.level.name(),
+        churn_probability: alert.churn_probability.get(),
+        churn_days: alert.churn_days,
+        model_version: &alert.model_version,
+        last_activity_at: alert.last_activity_ms.map(format_time_ms),
+        raised_at: format_time_ms(alert.raised_ms),
+        horizon_ends_at: format_time_ms(alert.end_ms()),
+        settled_at: &settled_at,
+        returned_at: alert.returned_ms.map(format_time_ms),
+        days_silent,
+        days_of_warning: days_silent.filter(|_| right).map(|silent| (f64::from(alert.churn_days) - silent).max(0.0)),
+        days_to_return: alert.returned_ms.map(|returned_ms| days(returned_ms - alert.raised_ms)),
+    };
+    let payload = to_json(&wire);
+    Message { payload, headers: cloud_event(id, Kind::AlertOutcome, subject.partition, settled_at) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "times of this age, to the millisecond")]
+fn days(milliseconds: i64) -> f64 {
+    milliseconds as f64 / DAY_MS as f64
+}
+
 /// The record of topic `recommendations`: key = user; written when one of the lists changed.
 pub fn recommendation_message(
     subject: Subject<'_>,
@@ -212,6 +287,7 @@ pub fn recommendation_message(
 pub(super) enum Kind {
     Score,
     ChurnAlert,
+    AlertOutcome,
     Recommendation,
     DeadLetter,
 }
@@ -221,6 +297,7 @@ pub(super) fn cloud_event(id: String, kind: Kind, partition: PartitionId, time: 
     let kind = match kind {
         Kind::Score => "dev.undercurrent.score.v1",
         Kind::ChurnAlert => "dev.undercurrent.churn_alert.v1",
+        Kind::AlertOutcome => "dev.undercurrent.alert_outcome.v1",
         Kind::Recommendation => "dev.undercurrent.recommendation.v1",
         Kind::DeadLetter => "dev.undercurrent.dead_letter.v1",
     };
@@ -319,6 +396,7 @@ mod tests {
                             alert_count: alert.1,
                             last_alert_ms: alert.2,
                         },
+                        open_alerts: Box::default(),
                         model_version: version,
                     };
                     let scored = Scored {

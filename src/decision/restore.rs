@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use serde::Deserialize;
 
-use super::{AlertState, RiskLevel, UserScore};
+use super::{AlertState, OpenAlert, RiskLevel, Transition, UserScore};
 use crate::{
     event::{Offset, Positions},
     score::{ATTENTION_NAMES, Probability},
@@ -54,6 +54,41 @@ struct AlertStateRead {
     level: String,
     alert_count: u32,
     last_alert_at: Option<String>,
+    /// Absent in records of programs that did not settle alerts, and where no alert is open.
+    #[serde(default)]
+    open: Vec<OpenAlertRead>,
+}
+
+#[derive(Deserialize)]
+struct OpenAlertRead {
+    alert_id: String,
+    transition: String,
+    level: String,
+    raised_at: String,
+    churn_probability: f32,
+    churn_days: u32,
+    model_version: String,
+    last_activity_at: Option<String>,
+    returned_at: Option<String>,
+}
+
+impl OpenAlertRead {
+    fn restored(self) -> Result<OpenAlert, RestoreError> {
+        let Self { alert_id, transition, level, .. } = &self;
+        let known = Transition::ALL.into_iter().find(|known| known.name() == transition);
+        let maybe = |field, text: Option<&String>| text.map(|text| time(field, text)).transpose();
+        Ok(OpenAlert {
+            id: u128::from_str_radix(alert_id, 16).map_err(|_| invalid("alert.open.alert_id", alert_id))?,
+            transition: known.ok_or_else(|| invalid("alert.open.transition", transition))?,
+            level: level.parse().map_err(|_| invalid("alert.open.level", level))?,
+            raised_ms: time("alert.open.raised_at", &self.raised_at)?,
+            churn_days: self.churn_days,
+            churn_probability: probability("alert.open.churn_probability", self.churn_probability)?,
+            last_activity_ms: maybe("alert.open.last_activity_at", self.last_activity_at.as_ref())?,
+            returned_ms: maybe("alert.open.returned_at", self.returned_at.as_ref())?,
+            model_version: Arc::from(self.model_version),
+        })
+    }
 }
 
 /// Reads the payload of a `scores` record. The inverse of [`score_message`](super::score_message).
@@ -82,6 +117,7 @@ pub fn restore_score(payload: &[u8]) -> Result<UserScore, RestoreError> {
             alert_count: read.alert.alert_count,
             last_alert_ms: read.alert.last_alert_at.map(|text| time("alert.last_alert_at", &text)).transpose()?,
         },
+        open_alerts: read.alert.open.into_iter().map(OpenAlertRead::restored).collect::<Result<_, _>>()?,
         model_version: Arc::from(read.model_version),
     })
 }

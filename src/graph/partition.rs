@@ -32,6 +32,16 @@ impl Progress {
         Some(slowest_ms.map_or(held_ms, |slowest_ms| slowest_ms.max(held_ms)))
     }
 
+    /// Event time up to which nothing is unread that is in the log, milliseconds since the Unix epoch: the event time of the
+    /// partition, held back by the newest event of every topic that is read only in part. `ends` are the ends of the topics
+    /// (exclusive). `None` before the first event.
+    pub fn settled_ms(&self, topic_skew_ms: i64, ends: &Positions) -> Option<i64> {
+        let reached_ms = self.watermark_ms(topic_skew_ms)?;
+        let unread = View::ALL.into_iter().filter(|view| self.next_offsets.get(*view) < ends.get(*view));
+        let held_ms = unread.map(|view| self.newest_ms[view.index()].unwrap_or(i64::MIN)).min();
+        Some(held_ms.map_or(reached_ms, |held_ms| held_ms.min(reached_ms)))
+    }
+
     /// Whether the record at `offset` of the topic of `view` was folded before (POS-1).
     pub fn has_folded(&self, view: View, offset: Offset) -> bool {
         offset < self.next_offsets.get(view)

@@ -1,7 +1,7 @@
 //! One micro-batch: fold, take the users that are due, score, decide, commit, publish.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     decision::Standing,
-    event::{PartitionId, UserId, View},
+    event::{DAY_MS, Offset, PartitionId, Positions, TextHashBuilder, UserId, View},
     graph::{UserGraph, WriteSet, due},
     score::{ScoreRequest, Scored},
 };
@@ -33,6 +33,10 @@ struct Work {
     forgotten: BTreeSet<UserId>,
     /// Users taken from the timers, with the instants they were taken at.
     due: Vec<(UserId, i64)>,
+    /// Users of whom an alert is to be settled, with the instants they were taken at.
+    deadlines: Vec<(UserId, i64)>,
+    /// Event time up to which alerts are settled; see [`Standing::settle_ms`].
+    settle_ms: i64,
 }
 
 /// A user to score.
@@ -52,7 +56,7 @@ impl<L: Source + Sink> StreamThread<L> {
         let mut work = self.fold_batch(&mut letters, &mut report);
         self.take_due(&mut work);
         let (targets, requests) = self.targets_of(&work, &mut report);
-        work.retain(|_, work| work.record_count > 0 || !work.due.is_empty());
+        work.retain(|_, work| work.record_count > 0 || !work.due.is_empty() || !work.deadlines.is_empty());
         if work.is_empty() {
             return Ok(Step::Idle);
         }
@@ -125,6 +129,8 @@ impl<L: Source + Sink> StreamThread<L> {
                         record_count: 0,
                         forgotten: BTreeSet::new(),
                         due: Vec::new(),
+                        deadlines: Vec::new(),
+                        settle_ms: i64::MIN,
                     },
                 )
             })
@@ -166,27 +172,39 @@ impl<L: Source + Sink> StreamThread<L> {
         work
     }
 
-    /// Moves event time on and takes the users whose instants have come.
+    /// Moves event time on and takes the users whose instants have come: those who are due, and those with an alert to settle.
     fn take_due(&mut self, work: &mut BTreeMap<PartitionId, Work>) {
         let params = &self.parts.params;
         let now_ms = self.parts.clock.now_ms();
         self.has_backlog = false;
         for (partition, work) in work {
             let Some(owned) = self.owned.get_mut(partition) else { continue };
-            let folded_ms = work.write_set.progress().watermark_ms(params.topic_skew_ms);
+            let progress = *work.write_set.progress();
+            let folded_ms = progress.watermark_ms(params.topic_skew_ms);
+            if let Some(settled_ms) = progress.settled_ms(params.topic_skew_ms, &ALL_UNREAD) {
+                // Without the ends of the log every topic counts as unread; they are asked for where that makes a difference.
+                let ends =
+                    if Some(settled_ms) == folded_ms { None } else { self.parts.log.end_blocking(*partition).ok() };
+                let settled_ms =
+                    ends.and_then(|ends| progress.settled_ms(params.topic_skew_ms, &ends)).unwrap_or(settled_ms);
+                work.settle_ms = settled_ms;
+                work.deadlines = take_deadlines(owned, settled_ms, &progress.next_offsets, params.max_due_users);
+                self.has_backlog |= work.deadlines.len() >= params.max_due_users;
+            }
             let watermark_ms = match params.time {
                 TimeMode::Replay => folded_ms,
                 TimeMode::Live { grace_ms } => folded_ms.max(folded_ms.map(|_| now_ms.saturating_sub(grace_ms))),
             };
             work.watermark_ms = watermark_ms.max(owned.handle.watermark_ms());
             if let Some(watermark_ms) = work.watermark_ms {
-                work.due = owned.timers.take_due(watermark_ms, params.max_due_users);
-                self.has_backlog |= owned.timers.is_due(watermark_ms);
+                work.due = owned.timers.due.take_due(watermark_ms, params.max_due_users);
+                self.has_backlog |= owned.timers.due.is_due(watermark_ms);
             }
         }
     }
 
-    /// Who is scored: every user whose graph changed, and every due one whose moment has moved on.
+    /// Who is scored: every user whose graph changed, every due one whose moment has moved on, and every one with an alert to
+    /// settle: the record of `scores` that no longer holds the alert says that it is told.
     fn targets_of(
         &self,
         work: &BTreeMap<PartitionId, Work>,
@@ -204,6 +222,7 @@ impl<L: Source + Sink> StreamThread<L> {
                     push(partition, user, Arc::clone(graph), moment);
                 }
             }
+            let mut pushed: HashSet<&UserId, TextHashBuilder> = HashSet::default();
             for (user, _) in &work.due {
                 if work.write_set.has_changed(user.as_str()) {
                     continue;
@@ -213,6 +232,18 @@ impl<L: Source + Sink> StreamThread<L> {
                 let scored_ms = owned.handle.scores.get(user.as_str()).map(|score| score.as_of_ms);
                 if scored_ms.is_none_or(|scored_ms| scored_ms < moment.as_of_ms) {
                     report.due_user_count += 1;
+                    pushed.insert(user);
+                    push(partition, user, graph, moment);
+                }
+            }
+            for (user, _) in &work.deadlines {
+                if work.write_set.has_changed(user.as_str()) || pushed.contains(user) {
+                    continue;
+                }
+                let Some(graph) = owned.handle.state.graphs.get(user.as_str()) else { continue };
+                // Not before the last score, should the wall clock have been set back.
+                let scored_ms = owned.handle.scores.get(user.as_str()).map_or(watermark_ms, |score| score.as_of_ms);
+                if let Some(moment) = due::moment(&graph, watermark_ms.max(scored_ms)) {
                     push(partition, user, graph, moment);
                 }
             }
@@ -238,6 +269,7 @@ impl<L: Source + Sink> StreamThread<L> {
             standing: Standing {
                 positions: work.write_set.progress().next_offsets,
                 watermark_ms: work.watermark_ms.unwrap_or(request.as_of_ms),
+                settle_ms: work.settle_ms,
             },
             names: OutputNames {
                 batch: work.write_set.names(&owned.handle.state),
@@ -260,7 +292,12 @@ impl<L: Source + Sink> StreamThread<L> {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
             for (user, due_ms) in work.due {
                 if guard::holds(Guard::TimersGivenBack) {
-                    owned.timers.schedule(&user, due_ms);
+                    owned.timers.due.schedule(&user, due_ms);
+                }
+            }
+            for (user, end_ms) in work.deadlines {
+                if guard::holds(Guard::TimersGivenBack) {
+                    owned.timers.deadlines.schedule(&user, end_ms);
                 }
             }
             owned.are_scores_stale |= work.record_count == 0;
@@ -276,7 +313,7 @@ impl<L: Source + Sink> StreamThread<L> {
         decided: Vec<Option<Decided>>,
     ) {
         let mut published = Vec::with_capacity(work.len());
-        for (partition, Work { write_set, watermark_ms, forgotten, due, .. }) in work {
+        for (partition, Work { write_set, watermark_ms, forgotten, due, deadlines, settle_ms, .. }) in work {
             let Some(owned) = self.owned.get_mut(&partition) else { continue };
             for user in forgotten {
                 owned.handle.scores.remove(user.as_str());
@@ -294,15 +331,22 @@ impl<L: Source + Sink> StreamThread<L> {
             for (user, _) in due {
                 reschedule(owned, &user, watermark_ms);
             }
+            // Users whose score failed are tried again later; the others are scheduled with their scores below.
+            for (user, _) in deadlines {
+                owned.timers.deadlines.schedule(&user, settle_ms.saturating_add(DEADLINE_RETRY_MS));
+            }
             published.push((partition, changed));
         }
         for (target, decided) in targets.iter().zip(decided) {
             let Some(owned) = self.owned.get_mut(&target.partition) else { continue };
             if let Some(decided) = decided {
+                if let Some(end_ms) = decided.score.settles_ms() {
+                    owned.timers.deadlines.schedule(&target.user, end_ms);
+                }
                 owned.handle.scores.insert(target.user.clone(), decided.score);
             }
             if let Some(due_ms) = target.next_due_ms {
-                owned.timers.schedule(&target.user, due_ms);
+                owned.timers.due.schedule(&target.user, due_ms);
             }
         }
         for (partition, changed) in published {
@@ -353,11 +397,43 @@ impl<L: Source + Sink> StreamThread<L> {
     }
 }
 
+/// No topic is read to its end.
+const ALL_UNREAD: Positions = Positions([Offset(i64::MAX); View::COUNT]);
+
+/// Event time until a user whose score failed is tried again, when an alert of theirs is to be settled.
+const DEADLINE_RETRY_MS: i64 = DAY_MS;
+
+/// Takes at most `limit` users with an alert whose horizon passed at or before `settle_ms`. One who was scored at these very
+/// positions waits for the next record: two scores of a user never say the same positions and the same moment.
+fn take_deadlines(owned: &mut Owned, settle_ms: i64, positions: &Positions, limit: usize) -> Vec<(UserId, i64)> {
+    let deadlines = &mut owned.timers.deadlines;
+    let (mut taken, mut later) = (Vec::new(), Vec::new());
+    while taken.len() < limit {
+        let due = deadlines.take_due(settle_ms, limit - taken.len());
+        if due.is_empty() {
+            break;
+        }
+        for (user, at_ms) in due {
+            let score = owned.handle.scores.get(user.as_str());
+            match score.and_then(|score| Some((score.settles_ms()?, score.positions))) {
+                None => {}
+                Some((end_ms, _)) if end_ms > settle_ms => later.push((user, end_ms)),
+                Some((_, scored_at)) if scored_at == *positions => later.push((user, at_ms)),
+                Some(_) => taken.push((user, at_ms)),
+            }
+        }
+    }
+    for (user, at_ms) in later {
+        deadlines.schedule(&user, at_ms);
+    }
+    taken
+}
+
 fn reschedule(owned: &mut Owned, user: &UserId, watermark_ms: Option<i64>) {
     let Some(graph) = owned.handle.state.graphs.get(user.as_str()) else { return };
     let moment = watermark_ms.and_then(|watermark_ms| due::moment(&graph, watermark_ms));
     if let Some(due_ms) = moment.and_then(|moment| moment.next_due_ms) {
-        owned.timers.schedule(user, due_ms);
+        owned.timers.due.schedule(user, due_ms);
     }
 }
 

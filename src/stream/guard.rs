@@ -16,6 +16,8 @@ pub enum Guard {
     ParkedScoresReadAgain,
     /// A restore schedules every user.
     TimersRestored,
+    /// A restore schedules the end of every open alert (ALR-2).
+    DeadlinesRestored,
     /// What outputs say of a user who was erased is taken back (ERA-1).
     ForgottenTakenBack,
     /// A batch that is dropped gives its due users back.

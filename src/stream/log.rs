@@ -196,6 +196,8 @@ pub enum OutputTopic {
     Scores,
     /// Alerts, key = user.
     ChurnAlerts,
+    /// What became of alerts, key = user.
+    AlertOutcomes,
     /// Item lists, key = user.
     Recommendations,
     /// Records that could not be folded, key = the record's own.
@@ -204,13 +206,15 @@ pub enum OutputTopic {
 
 impl OutputTopic {
     /// All output topics.
-    pub const ALL: [Self; 4] = [Self::Scores, Self::ChurnAlerts, Self::Recommendations, Self::DeadLetters];
+    pub const ALL: [Self; 5] =
+        [Self::Scores, Self::ChurnAlerts, Self::AlertOutcomes, Self::Recommendations, Self::DeadLetters];
 
     /// The default topic name.
     pub fn default_name(self) -> &'static str {
         match self {
             Self::Scores => "scores",
             Self::ChurnAlerts => "churn-alerts",
+            Self::AlertOutcomes => "alert-outcomes",
             Self::Recommendations => "recommendations",
             Self::DeadLetters => "dead-letters",
         }

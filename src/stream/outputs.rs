@@ -7,8 +7,9 @@ use tracing::warn;
 use super::{OutputRecord, OutputTopic, Record, StreamError, report::BatchReport};
 use crate::{
     decision::{
-        DeadLetter, DecisionParams, FirstOrigin, Message, ScoreBook, Standing, Subject, Transition, UserScore,
-        alert_message, dead_letter_message, decide, recommendation_message, restore_score, score_message,
+        DeadLetter, DecisionParams, FirstOrigin, Message, Outcomes, ScoreBook, Standing, Subject, Transition,
+        UserScore, alert_message, dead_letter_message, decide, outcome_message, recommendation_message, restore_score,
+        score_message,
     },
     event::{NameHash, Origin, PartitionId, UserId},
     graph::{BatchNames, NameLookup, UserGraph},
@@ -43,6 +44,7 @@ impl NameLookup for OutputNames<'_> {
 pub(super) struct Decided {
     pub(super) score: Arc<UserScore>,
     transition: Option<Transition>,
+    outcomes: Outcomes,
     has_recommendation: bool,
 }
 
@@ -50,6 +52,10 @@ impl BatchReport {
     pub(super) fn note_decision(&mut self, decided: &Decided) {
         self.score_count += 1;
         self.alerts.extend(decided.transition.map(Transition::name));
+        for outcome in &decided.outcomes {
+            let model_version = Arc::clone(&outcome.alert.model_version);
+            *self.outcomes.entry((outcome.verdict, model_version)).or_default() += 1;
+        }
         self.recommendation_count += u64::from(decided.has_recommendation);
     }
 }
@@ -64,8 +70,8 @@ impl DecisionContext<'_> {
         previous: Option<&UserScore>,
         outputs: &mut Vec<OutputRecord>,
     ) -> Result<Decided, StreamError> {
-        let decision = decide(previous, scored, &request.graph, request.as_of_ms, self.standing, self.params);
         let subject = Subject { user, partition: self.partition, erased_ms };
+        let decision = decide(subject, previous, scored, &request.graph, request.as_of_ms, self.standing, self.params);
         let mut put = |topic, message: Message| {
             let key = user.as_str().as_bytes().to_vec();
             let Message { payload, headers } = message;
@@ -77,6 +83,9 @@ impl DecisionContext<'_> {
             let reasons = self.reasons_blocking(request)?;
             put(OutputTopic::ChurnAlerts, alert_message(subject, alert, &score, scored, &reasons, &self.names));
         }
+        for outcome in &decision.outcomes {
+            put(OutputTopic::AlertOutcomes, outcome_message(subject, outcome));
+        }
         if decision.recommendations_changed {
             let message = recommendation_message(subject, &score, scored, self.params.list_length, &self.names);
             put(OutputTopic::Recommendations, message);
@@ -84,6 +93,7 @@ impl DecisionContext<'_> {
         Ok(Decided {
             score,
             transition: decision.alert.map(|alert| alert.transition),
+            outcomes: decision.outcomes,
             has_recommendation: decision.recommendations_changed,
         })
     }

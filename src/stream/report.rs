@@ -1,7 +1,10 @@
 //! What the loop measures: once a batch, never a record.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use super::{PartitionStatus, StreamStatus};
 use crate::{
+    decision::Verdict,
     event::{CleaningCounts, Reason, Repair, View},
     metrics as names,
 };
@@ -42,6 +45,8 @@ pub(super) struct BatchReport {
     pub(super) evicted_user_count: u64,
     /// Alerts by transition name.
     pub(super) alerts: Vec<&'static str>,
+    /// Settled alerts by verdict and by the model that had raised them.
+    pub(super) outcomes: BTreeMap<(Verdict, Arc<str>), u64>,
     /// Dead letters that cleaning knows nothing of.
     pub(super) scoring_failed_count: u64,
     pub(super) dead_letter_count: u64,
@@ -80,6 +85,11 @@ impl BatchReport {
         metrics::counter!(names::DECISION_RECOMMENDATIONS).increment(self.recommendation_count);
         for transition in &self.alerts {
             count(names::DECISION_ALERTS, "transition", transition, 1);
+        }
+        for ((verdict, model_version), times) in &self.outcomes {
+            let model_version = names::model_label(model_version);
+            metrics::counter!(names::DECISION_OUTCOMES, "outcome" => verdict.name(), "model_version" => model_version)
+                .increment(*times);
         }
         if let Some(oldest_ms) = self.oldest_ms {
             metrics::histogram!(names::STREAM_EVENT_TO_COMMIT_SECONDS)

@@ -10,7 +10,7 @@ use super::{
     fold::FoldContext,
     guard::{self, Guard},
     outputs,
-    timers::DueTimers,
+    timers::Timers,
 };
 use crate::{
     decision::ScoreBook,
@@ -22,7 +22,7 @@ use crate::{
 /// What a restore made.
 pub(super) struct Restored {
     pub(super) handle: PartitionHandle,
-    pub(super) timers: DueTimers,
+    pub(super) timers: Timers,
     /// Records folded again.
     pub(super) record_count: u64,
     /// Whether a snapshot shortened it.
@@ -81,7 +81,7 @@ pub(super) fn restore_blocking<L: Source + Sink>(
 pub(super) fn read_scores_blocking<L: Sink>(
     log: &mut L,
     handle: &PartitionHandle,
-) -> Result<(DueTimers, u64), StreamError> {
+) -> Result<(Timers, u64), StreamError> {
     let mut unreadable_score_count = 0;
     log.read_scores_blocking(handle.state.partition(), &mut |key, payload| {
         if !outputs::restore_into(&handle.scores, key, payload) {
@@ -131,9 +131,17 @@ fn after_gap(
     Ok(begin)
 }
 
-/// Schedules every user: at the next due instant after its last score, or at once when it has none.
-fn timers_of(state: &PartitionState, scores: &ScoreBook) -> DueTimers {
-    let mut timers = DueTimers::default();
+/// Schedules every user: at the next due instant after its last score, or at once when it has none; and at the end of its
+/// first open alert.
+fn timers_of(state: &PartitionState, scores: &ScoreBook) -> Timers {
+    let mut timers = Timers::default();
+    if guard::holds(Guard::DeadlinesRestored) {
+        scores.for_each(|user, score| {
+            if let Some(end_ms) = score.settles_ms() {
+                timers.deadlines.schedule(user, end_ms);
+            }
+        });
+    }
     if !guard::holds(Guard::TimersRestored) {
         return timers;
     }
@@ -143,7 +151,7 @@ fn timers_of(state: &PartitionState, scores: &ScoreBook) -> DueTimers {
             None => graph.last_event_ms(),
         };
         if let Some(due_ms) = due_ms {
-            timers.schedule(user, due_ms);
+            timers.due.schedule(user, due_ms);
         }
     });
     timers

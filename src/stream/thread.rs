@@ -20,7 +20,7 @@ use super::{
     guard::{self, Guard},
     report::{self, Stopwatch},
     restore::{read_scores_blocking, restore_blocking},
-    timers::DueTimers,
+    timers::Timers,
 };
 use crate::{
     clock::Clock,
@@ -74,7 +74,7 @@ pub struct StreamThread<L> {
 /// A partition of this thread.
 pub(super) struct Owned {
     pub(super) handle: Arc<PartitionHandle>,
-    pub(super) timers: DueTimers,
+    pub(super) timers: Timers,
     /// Names in the table after the last sweep.
     pub(super) swept_name_count: usize,
     /// Whether scores may be in the log that are not in the book. The graphs are a function of the positions and need no

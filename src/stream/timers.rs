@@ -7,6 +7,23 @@ use std::{
 
 use crate::event::{TextHashBuilder, UserId};
 
+/// What a partition waits for in event time.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    /// Silent users who are due for a score.
+    pub(super) due: DueTimers,
+    /// Users with an alert whose horizon ends.
+    pub(super) deadlines: DueTimers,
+}
+
+impl Timers {
+    /// Makes sure that `user` does not come up.
+    pub(super) fn forget(&mut self, user: &str) {
+        self.due.forget(user);
+        self.deadlines.forget(user);
+    }
+}
+
 /// Users by the instant they are due. At most one instant a user counts; others in the heap are left to run out.
 ///
 /// An active user is put off at every event. That costs one look-up: the earlier instant stays in the heap, and when it

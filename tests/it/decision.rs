@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::Value;
 use undercurrent::{
     decision::{
-        DeadLetter, Decision, DecisionParams, Message, Standing, Subject, UserScore, alert_message,
-        dead_letter_message, decide, recommendation_message, restore_score, score_message,
+        DeadLetter, Decision, DecisionParams, Message, Standing, Subject, UserScore, Verdict, alert_message,
+        dead_letter_message, decide, outcome_message, recommendation_message, restore_score, score_message,
     },
     event::{Event, EventKind, NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View},
     graph::{GraphParams, NameLookup, UserGraph},
@@ -73,8 +73,9 @@ fn graph() -> UserGraph {
 fn decide_at(previous: Option<&UserScore>, scored: &Scored, day: i64) -> Decision {
     let positions = Positions([Offset(7 + day), Offset(0), Offset(1 << 40)]);
     let as_of_ms = START_MS + day * DAY_MS;
-    let standing = Standing { positions, watermark_ms: as_of_ms };
-    decide(previous, scored, &graph(), as_of_ms, standing, &DecisionParams::default())
+    let standing = Standing { positions, watermark_ms: as_of_ms, settle_ms: as_of_ms };
+    let user = UserId::new("u1");
+    decide(subject(&user), previous, scored, &graph(), as_of_ms, standing, &DecisionParams::default())
 }
 
 fn subject(user: &UserId) -> Subject<'_> {
@@ -111,6 +112,7 @@ fn check(message: &Message, schema: &str, id_field: &str) -> Value {
 
 const SCORE_SCHEMA: &str = include_str!("../../schemas/score.schema.json");
 const ALERT_SCHEMA: &str = include_str!("../../schemas/alert.schema.json");
+const OUTCOME_SCHEMA: &str = include_str!("../../schemas/alert_outcome.schema.json");
 const RECOMMENDATION_SCHEMA: &str = include_str!("../../schemas/recommendation.schema.json");
 const DEAD_LETTER_SCHEMA: &str = include_str!("../../schemas/dead_letter.schema.json");
 
@@ -141,13 +143,15 @@ fn a_damaged_score_is_refused_by_field() {
     for (path, value, expected) in [
         ("/churn_probability", Value::from(1.5), "churn_probability"),
         ("/alert/level", Value::from("lost"), "alert.level"),
+        ("/alert/open", serde_json::json!([{"alert_id": "x"}]), "not a score"),
         ("/scored_at", Value::from("yesterday"), "scored_at"),
         ("/recommendations_hash", Value::from("xyz"), "recommendations_hash"),
         ("/view_attention", serde_json::json!({"context": 1.0}), "view_attention"),
         ("/input_positions", Value::Null, "not a score"),
     ] {
         let mut damaged = payload.clone();
-        *damaged.pointer_mut(path).unwrap() = value;
+        let (parent, name) = path.rsplit_once('/').unwrap();
+        damaged.pointer_mut(parent).unwrap()[name] = value;
         let error = restore_score(damaged.to_string().as_bytes()).unwrap_err().to_string();
         assert!(error.contains(expected), "{path}: {error}");
     }
@@ -180,6 +184,50 @@ fn an_alert_matches_its_schema_and_names_its_reasons() {
     assert_eq!(text(3), "last was active 40.5 days ago");
     assert_eq!((&payload["transition"], &payload["level"]), (&Value::from("entered"), &Value::from("high_risk")));
     assert_eq!(payload["sequence"], 1);
+}
+
+#[test]
+fn an_alert_is_open_until_its_horizon_has_passed_and_then_told_once() {
+    let user = UserId::new("u1");
+    let (scored, subject) = (scored(0.9), subject(&user));
+    let raised = decide_at(None, &scored, 10);
+    let alert = raised.alert.unwrap();
+    let alert = alert_message(subject, &alert, &raised.score, &scored, &[], &texts());
+    let alert: Value = serde_json::from_slice(&alert.payload).unwrap();
+    let open = &check(&score_message(subject, &raised.score, &scored), SCORE_SCHEMA, "score_id")["alert"]["open"];
+    assert_eq!((&open[0]["alert_id"], open.as_array().unwrap().len()), (&alert["alert_id"], 1));
+
+    let waiting = decide_at(Some(&raised.score), &scored, 39);
+    assert!(waiting.outcomes.is_empty());
+    let settled = decide_at(Some(&waiting.score), &scored, 40);
+    assert!(settled.score.open_alerts.is_empty());
+    assert_eq!(settled.outcomes[0].verdict, Verdict::Right);
+    let payload = check(&outcome_message(subject, &settled.outcomes[0]), OUTCOME_SCHEMA, "outcome_id");
+    for name in ["alert_id", "raised_at", "churn_probability", "model_version", "transition", "level"] {
+        assert_eq!(payload[name], alert[name], "{name}");
+    }
+    assert_eq!((&payload["outcome"], &payload["returned_at"]), (&Value::from("right"), &Value::Null));
+    assert_eq!((&payload["days_silent"], &payload["days_of_warning"]), (&Value::from(10.0), &Value::from(20.0)));
+    assert!(decide_at(Some(&settled.score), &scored, 90).outcomes.is_empty(), "told once");
+
+    let mut back = settled.outcomes[0].clone();
+    back.verdict = Verdict::Wrong;
+    back.alert.returned_ms = Some(back.alert.raised_ms + 3 * DAY_MS);
+    let payload = check(&outcome_message(subject, &back), OUTCOME_SCHEMA, "outcome_id");
+    assert_eq!((&payload["days_of_warning"], &payload["days_to_return"]), (&Value::Null, &Value::from(3.0)));
+}
+
+#[test]
+fn a_score_without_open_alerts_is_read_as_ever() {
+    let user = UserId::new("u1");
+    let scored = scored(0.9);
+    let raised = decide_at(None, &scored, 10).score;
+    let message = score_message(subject(&user), &raised, &scored);
+    let mut older: Value = serde_json::from_slice(&message.payload).unwrap();
+    older["alert"].as_object_mut().unwrap().remove("open").unwrap();
+    let restored = restore_score(older.to_string().as_bytes()).unwrap();
+    assert!(restored.open_alerts.is_empty());
+    assert_eq!(restored.alert, raised.alert);
 }
 
 #[test]

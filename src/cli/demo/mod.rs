@@ -191,7 +191,7 @@ impl Demo<'_> {
             &self.config,
             EngineParts {
                 scorer: Arc::clone(&scoring.scorer),
-                decision: params::decision(&self.config, TimeMode::Replay),
+                decision: params::decision(&self.config, TimeMode::Replay)?,
                 catalogue: Arc::clone(&scoring.catalogue),
                 time: TimeMode::Replay,
                 clock,

@@ -36,7 +36,7 @@ impl EmbeddedLog {
     /// may read a whole topic. Readers and commits go on meanwhile. One caller at a time.
     pub fn maintain_blocking(&self) -> Result<(), EmbeddedError> {
         for partition in self.partitions() {
-            for topic in [OutputTopic::ChurnAlerts, OutputTopic::Recommendations, OutputTopic::DeadLetters] {
+            for topic in OutputTopic::ALL.into_iter().filter(|topic| *topic != OutputTopic::Scores) {
                 let (first, end) = self.output_range(topic, partition);
                 let retain = self.params.retain_output_records;
                 if end.0.abs_diff(first.0) > retain {

@@ -36,8 +36,8 @@ pub struct EmbeddedParams {
     pub partition_count: u32,
     /// Newest event ids remembered, to recognise events sent again.
     pub recent_id_capacity: usize,
-    /// Records kept at least in `churn-alerts`, `recommendations` and `dead-letters`, each partition; older ones are
-    /// dropped by whole chunks. `scores` keeps the newest record of every user instead.
+    /// Records kept at least in each output topic and partition; older ones are dropped by whole chunks. `scores` keeps the
+    /// newest record of every user instead.
     pub retain_output_records: u64,
     /// Newest records kept at least in each input topic and partition, whatever snapshots cover. Not below
     /// [`recent_id_capacity`](Self::recent_id_capacity), whose ids are read from them after a restart.

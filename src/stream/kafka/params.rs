@@ -70,8 +70,9 @@ fn output_index(topic: OutputTopic) -> usize {
     match topic {
         OutputTopic::Scores => 0,
         OutputTopic::ChurnAlerts => 1,
-        OutputTopic::Recommendations => 2,
-        OutputTopic::DeadLetters => 3,
+        OutputTopic::AlertOutcomes => 2,
+        OutputTopic::Recommendations => 3,
+        OutputTopic::DeadLetters => 4,
     }
 }
 

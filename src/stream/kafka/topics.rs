@@ -67,7 +67,7 @@ pub fn create_topics(params: &KafkaParams, plan: &TopicPlan) -> Result<Vec<Creat
         topics.push(match output {
             OutputTopic::Scores => compacted(topic),
             OutputTopic::DeadLetters => topic.set("max.message.bytes", &largest_output),
-            OutputTopic::ChurnAlerts | OutputTopic::Recommendations => topic,
+            OutputTopic::ChurnAlerts | OutputTopic::AlertOutcomes | OutputTopic::Recommendations => topic,
         });
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -51,7 +51,16 @@ impl Daemon {
             ("kafka.transaction_timeout_ms", timeouts.transaction_ms.to_string()),
             ("kafka.message_timeout_ms", timeouts.message_ms.to_string()),
         ];
-        let topics = ["clicks", "searches", "purchases", "scores", "churn_alerts", "recommendations", "dead_letters"];
+        let topics = [
+            "clicks",
+            "searches",
+            "purchases",
+            "scores",
+            "churn_alerts",
+            "alert_outcomes",
+            "recommendations",
+            "dead_letters",
+        ];
         let names = params.topics.inputs.iter().chain(&params.topics.outputs);
         for (topic, name) in topics.into_iter().zip(names) {
             command.arg("--set").arg(format!("topics.{topic}={name}"));

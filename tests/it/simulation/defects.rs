@@ -21,6 +21,8 @@ pub(super) enum Defect {
     LosesDeadLetters,
     /// Reading begins one record too late after every restore.
     LosesRecord,
+    /// A restore reads the scores without the alerts that are open.
+    ForgetsOpenAlerts,
     /// The ids of some events that are sent again are not recognised.
     DuplicateWindowOff,
     /// The scores that a restore reads are missing.
@@ -54,6 +56,7 @@ pub(super) const ALL: &[(Defect, &[&str])] = &[
     (Defect::Loop(Guard::ParkedAtCommitted), &["POS-2"]),
     (Defect::Loop(Guard::ParkedScoresReadAgain), &["ALR-1", "TXN-1"]),
     (Defect::Loop(Guard::TimersRestored), &["DET-1"]),
+    (Defect::Loop(Guard::DeadlinesRestored), &["ALR-2"]),
     (Defect::Loop(Guard::TimersGivenBack), &["DET-1"]),
     (Defect::CommitsNothing, &["TXN-2"]),
     (Defect::PositionsApart, &["TXN-1"]),
@@ -63,6 +66,7 @@ pub(super) const ALL: &[(Defect, &[&str])] = &[
     (Defect::LosesRecord, &["DET-1"]),
     (Defect::DuplicateWindowOff, &["DET-1"]),
     (Defect::ForgetsScores, &["ALR-1"]),
+    (Defect::ForgetsOpenAlerts, &["ALR-2"]),
     (Defect::IgnoresFences, &["OWN-1", "TXN-1", "TXN-2"]),
     (Defect::ReadsAborted, &["DET-1"]),
     (Defect::ReadsUnstable, &["TXN-1", "TXN-2"]),

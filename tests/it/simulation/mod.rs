@@ -5,6 +5,7 @@
 //! invariants of `ARCHITECTURE.md` are checked after every turn. A failure prints the command that runs its seed alone,
 //! `scripts/simulate --seeds 1 --from SEED`; more seeds look further than the build does.
 
+mod alerts;
 mod check;
 mod defects;
 mod disk;

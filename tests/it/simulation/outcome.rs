@@ -17,6 +17,8 @@ pub(super) struct Outcome {
     pub(super) score_count: u64,
     pub(super) due_score_count: u64,
     pub(super) alert_count: u64,
+    pub(super) right_count: u64,
+    pub(super) wrong_count: u64,
     pub(super) erasure_count: u64,
     pub(super) taken_back_count: u64,
     /// By reason.
@@ -34,7 +36,7 @@ impl Outcome {
     }
 
     /// Taken apart field by field, so that a new one cannot be forgotten here.
-    fn counts(&mut self) -> [&mut u64; 15] {
+    fn counts(&mut self) -> [&mut u64; 17] {
         let Self {
             crash_count,
             stop_count,
@@ -49,6 +51,8 @@ impl Outcome {
             score_count,
             due_score_count,
             alert_count,
+            right_count,
+            wrong_count,
             erasure_count,
             taken_back_count,
             dead_letters: _,
@@ -67,6 +71,8 @@ impl Outcome {
             score_count,
             due_score_count,
             alert_count,
+            right_count,
+            wrong_count,
             erasure_count,
             taken_back_count,
         ]

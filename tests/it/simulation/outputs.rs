@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use undercurrent::{
-    event::{Offset, PartitionId, Positions, View},
+    event::{DAY_MS, Offset, PartitionId, Positions, View},
     stream::{OutputRecord, OutputTopic, memory::MemoryBroker},
 };
 
@@ -32,13 +32,65 @@ impl Score {
         let positions = TOPICS.map(|topic| {
             Offset(value["input_positions"][topic].as_i64().unwrap_or_else(|| panic!("`{topic}` of {value}")))
         });
-        let scored_at = chrono::DateTime::parse_from_rfc3339(value["scored_at"].as_str().unwrap()).unwrap();
         Some(Self {
             positions: Positions(positions),
-            as_of_ms: scored_at.timestamp_millis(),
+            as_of_ms: time_ms(&value["scored_at"]),
             probabilities: [number("churn_probability"), number("purchase_probability")],
         })
     }
+}
+
+/// What became of an alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) alert_id: String,
+    pub(super) verdict: String,
+    pub(super) raised_ms: i64,
+    pub(super) end_ms: i64,
+    pub(super) returned_ms: Option<i64>,
+}
+
+impl Settled {
+    pub(super) fn of(record: &OutputRecord) -> Self {
+        let value = json(record);
+        let text = |name: &str| value[name].as_str().unwrap_or_else(|| panic!("`{name}` of {value}")).to_owned();
+        assert_eq!(text("outcome_id"), format!("{}-outcome", text("alert_id")));
+        Self {
+            alert_id: text("alert_id"),
+            verdict: text("outcome"),
+            raised_ms: time_ms(&value["raised_at"]),
+            end_ms: time_ms(&value["horizon_ends_at"]),
+            returned_ms: (!value["returned_at"].is_null()).then(|| time_ms(&value["returned_at"])),
+        }
+    }
+}
+
+/// What the last score of a user remembers of alerts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Remembered {
+    pub(super) positions: Positions,
+    pub(super) alert_count: u64,
+    /// Ids of open alerts, with the ends of their horizons.
+    pub(super) open: BTreeMap<String, i64>,
+}
+
+impl Remembered {
+    /// `None` when the user's scores are taken back.
+    fn of(record: &OutputRecord) -> Option<Self> {
+        let score = Score::of(record)?;
+        let value = json(record);
+        let open = value["alert"]["open"].as_array().cloned().unwrap_or_default();
+        let end_of = |alert: &Value| time_ms(&alert["raised_at"]) + alert["churn_days"].as_i64().unwrap() * DAY_MS;
+        Some(Self {
+            positions: score.positions,
+            alert_count: value["alert"]["alert_count"].as_u64().unwrap(),
+            open: open.iter().map(|alert| (alert["alert_id"].as_str().unwrap().to_owned(), end_of(alert))).collect(),
+        })
+    }
+}
+
+fn time_ms(value: &Value) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(value.as_str().unwrap()).unwrap().timestamp_millis()
 }
 
 /// Alert id and transition.
@@ -111,6 +163,28 @@ pub(super) fn alerts(broker: &MemoryBroker) -> BTreeMap<String, Vec<Alert>> {
         alerts.entry(user_of(&record)).or_default().push(Alert::of(&record));
     }
     alerts
+}
+
+/// What became of alerts, by user, in the order in which it was told.
+pub(super) fn outcomes(broker: &MemoryBroker) -> BTreeMap<String, Vec<Settled>> {
+    let mut outcomes: BTreeMap<String, Vec<Settled>> = BTreeMap::new();
+    for (_, record) in records(broker, OutputTopic::AlertOutcomes) {
+        outcomes.entry(user_of(&record)).or_default().push(Settled::of(&record));
+    }
+    outcomes
+}
+
+/// What the last score of every user remembers of alerts; nobody whose scores are taken back.
+pub(super) fn remembered(broker: &MemoryBroker) -> BTreeMap<(PartitionId, String), Remembered> {
+    let mut last = BTreeMap::new();
+    for (partition, record) in records(broker, OutputTopic::Scores) {
+        let place = (partition, user_of(&record));
+        match Remembered::of(&record) {
+            Some(found) => _ = last.insert(place, found),
+            None => _ = last.remove(&place),
+        }
+    }
+    last
 }
 
 /// Dead letters in order of origin.

@@ -12,7 +12,7 @@ use undercurrent::{
 
 use super::{
     check::check_order,
-    outputs::{Alert, DeadLetter, Score, user_of},
+    outputs::{Alert, DeadLetter, Score, Settled, user_of},
 };
 
 /// Ring entries a view that a graph may hold; see `World::params`.
@@ -27,6 +27,8 @@ pub(super) struct Watch {
     /// How often users' scores were taken back, less the times that their alerts began anew.
     taken_back: BTreeMap<String, u32>,
     alert_ids: BTreeSet<String>,
+    /// Ids of alerts that are settled.
+    settled_ids: BTreeSet<String>,
     refused: BTreeSet<(usize, PartitionId, Offset)>,
     /// State by partition and positions: two states at one place are one state.
     hashes: BTreeMap<(PartitionId, [i64; View::COUNT]), u64>,
@@ -90,6 +92,15 @@ impl Watch {
                 *level = alert
                     .level_after(*level)
                     .ok_or_else(|| format!("ALR-1: alert `{}` of {user} at level {level}", alert.transition))?;
+            }
+            OutputTopic::AlertOutcomes => {
+                let outcome = Settled::of(record);
+                if !self.alert_ids.contains(&outcome.alert_id) {
+                    return Err(format!("ALR-2: {outcome:?} of {user} is of no alert"));
+                }
+                if !self.settled_ids.insert(outcome.alert_id.clone()) {
+                    return Err(format!("ALR-2: an alert of {user} is settled twice: {outcome:?}"));
+                }
             }
             OutputTopic::Recommendations => {}
             OutputTopic::DeadLetters => {

@@ -17,6 +17,8 @@ pub(super) struct Workload {
     pub(super) inputs: Vec<Input>,
     /// Users who are asked to be erased.
     pub(super) erasures: Vec<Erased>,
+    /// Users and times of events that nothing is wrong with, and that came in time.
+    pub(super) plain_events: Vec<(String, i64)>,
     /// The wall clock when everything has settled.
     pub(super) end_ms: i64,
 }
@@ -58,7 +60,7 @@ impl Workload {
         let input_count = rng.random_range(80..320);
         let mut inputs: Vec<Input> = Vec::new();
         let mut number = 0;
-        let mut erasures = Vec::new();
+        let (mut erasures, mut plain_events) = (Vec::new(), Vec::new());
         while inputs.len() < input_count {
             let Some(user) = users.iter_mut().min_by_key(|user| user.next_ms) else { break };
             if user.next_ms > end_ms {
@@ -73,7 +75,11 @@ impl Workload {
                 let repeated = inputs[again].at(now_ms);
                 inputs.push(repeated);
             }
-            inputs.push(draw_input(&mut rng, user, now_ms, number, partition_count));
+            let (input, is_plain) = draw_input(&mut rng, user, now_ms, number, partition_count);
+            if is_plain {
+                plain_events.push((user.name.clone(), now_ms));
+            }
+            inputs.push(input);
             if rng.random_ratio(1, 25) {
                 for view in View::ALL {
                     let request = Input::erasing(&user.name, view, now_ms, partition_count, rng.random_ratio(1, 20));
@@ -85,7 +91,14 @@ impl Workload {
             }
         }
         let time = if seed.is_multiple_of(3) { TimeMode::Live { grace_ms: DAY_MS } } else { TimeMode::Replay };
-        Self { partition_count, time, inputs, erasures, end_ms: end_ms + rng.random_range(0..60) * DAY_MS }
+        Self {
+            partition_count,
+            time,
+            inputs,
+            erasures,
+            plain_events,
+            end_ms: end_ms + rng.random_range(0..60) * DAY_MS,
+        }
     }
 }
 
@@ -137,7 +150,14 @@ impl Input {
     }
 }
 
-fn draw_input(rng: &mut Xoshiro256PlusPlus, user: &User, now_ms: i64, number: u64, partition_count: u32) -> Input {
+/// An input, and whether it is what a sender without faults sends in time.
+fn draw_input(
+    rng: &mut Xoshiro256PlusPlus,
+    user: &User,
+    now_ms: i64,
+    number: u64,
+    partition_count: u32,
+) -> (Input, bool) {
     let (view, event) = match rng.random_range(0..10) {
         0..=3 => (View::Click, "view"),
         4 => (View::Click, "cart_add"),
@@ -167,7 +187,8 @@ fn draw_input(rng: &mut Xoshiro256PlusPlus, user: &User, now_ms: i64, number: u6
         payload: Some(text.into_bytes()),
         is_aborted: rng.random_ratio(1, 25),
     };
-    match rng.random_range(0..60) {
+    let damage = rng.random_range(0..60);
+    match damage {
         0 => input.payload = None,
         1 => input.payload = Some(b"{\"event\":".to_vec()),
         2 => input.payload = Some(vec![0xff, 0xfe, b'{']),
@@ -177,5 +198,6 @@ fn draw_input(rng: &mut Xoshiro256PlusPlus, user: &User, now_ms: i64, number: u6
         6 => input.view = View::ALL[rng.random_range(0..View::COUNT)],
         _ => {}
     }
-    input
+    let is_plain = time_ms == now_ms && damage > 6 && !input.is_aborted;
+    (input, is_plain)
 }

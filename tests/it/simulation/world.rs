@@ -25,6 +25,7 @@ use undercurrent::{
 };
 
 use super::{
+    alerts,
     check::Ending,
     defects::Defect,
     disk::{Disk, MemberDisk},
@@ -440,6 +441,8 @@ impl<'a> World<'a> {
         }
         let ending = Ending::checked(&self.broker, self.workload.time, states)?;
         self.check_erasures(&ending)?;
+        let handles: Vec<_> = self.members.values().flat_map(|member| member.partitions.all()).collect();
+        alerts::check(&self.broker, self.workload, &handles, self.params().topic_skew_ms)?;
         Ok(ending)
     }
 
@@ -479,6 +482,13 @@ impl<'a> World<'a> {
             .filter(|pair| matches!(pair, [Some(old), Some(new)] if new.as_of_ms > old.as_of_ms + DAY_MS / 2))
             .count() as u64;
         outcome.alert_count = outputs::alerts(&self.broker).values().map(|alerts| alerts.len() as u64).sum();
+        for settled in outputs::outcomes(&self.broker).into_values().flatten() {
+            match settled.verdict.as_str() {
+                "right" => outcome.right_count += 1,
+                "wrong" => outcome.wrong_count += 1,
+                _ => {}
+            }
+        }
         for letter in outputs::dead_letters(&self.broker) {
             *outcome.dead_letters.entry(letter.reason).or_default() += 1;
         }
