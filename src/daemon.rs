@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod champion;
+pub mod drift;
 pub mod engine;
 pub mod feed;
 pub mod letters;

@@ -98,6 +98,14 @@ table! {
     SNAPSHOT_FAILURES = "undercurrent_snapshot_failures_total", Counter, [], "Snapshots that could not be written; the previous one stays valid.";
     SNAPSHOT_FAILING = "undercurrent_snapshot_failing", Gauge, ["partition"], "1 while the newest attempt at a snapshot of the partition failed (a full disk, a store out of reach): alert on it, before the log's retention passes the last one.";
 
+    DRIFT_USERS = "undercurrent_drift_users", Gauge, [], "Users of the last sample that was held against the champion's training.";
+    DRIFT_FEATURE_PSI = "undercurrent_drift_feature_psi", Gauge, ["feature"], "Population stability index of a feature against the champion's training, by the last sample: below 0.1 little has moved, above 0.25 much has.";
+    DRIFT_SCORE_PSI = "undercurrent_drift_score_psi", Gauge, ["head"], "Population stability index of the probabilities (churn, purchase) against those on the champion's validation window; absent for bundles that do not hold them.";
+    DRIFT_DETECTED = "undercurrent_drift_detected", Gauge, [], "1 while the last sample has drifted by `training.drift_psi` and `training.drift_share`: alert on it.";
+    DRIFT_CALIBRATION_USERS = "undercurrent_drift_calibration_users", Gauge, [], "Users of the newest samples whose churn horizon has passed.";
+    DRIFT_CALIBRATION_ERROR = "undercurrent_drift_calibration_error_ratio", Gauge, [], "Expected calibration error of the churn probabilities that those samples were told.";
+    DRIFT_CALIBRATION_GAP = "undercurrent_drift_calibration_gap_ratio", Gauge, [], "Mean churn probability of those samples less the share that left: above 0 the model says too much.";
+
     TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of one retraining: promoted, kept, failed, timeout or memory.";
 
     WEBHOOK_DELIVERED = "undercurrent_webhook_delivered_alerts_total", Counter, [], "Alerts that the webhook's receiver took.";

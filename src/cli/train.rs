@@ -67,6 +67,7 @@ pub(super) fn run(global: &GlobalArgs, args: TrainArgs) -> anyhow::Result<()> {
         config.snapshot.location.clone_from(&location);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let training = SnapshotTraining {
+            parent: None,
             snapshots: engine::snapshots(&config, &clock)?,
             location,
             items: args.items,

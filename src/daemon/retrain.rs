@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use tokio::{
     io::AsyncWriteExt,
     process::{Child, Command},
+    sync::watch,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -37,11 +38,37 @@ const PREFIX: &str = "retrained-";
 /// Between two looks at schedule, child and its memory.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Trains every `training.interval_h` hours until `stop`. A training that fails is counted and tried again at the next one.
+/// When to train: on a schedule, and once between two times of it when the users have drifted away from the model.
+#[derive(Debug)]
+struct Plan {
+    every_ms: i64,
+    due_ms: Option<i64>,
+    /// Whether the drift since the last scheduled training was answered.
+    has_answered_drift: bool,
+}
+
+impl Plan {
+    /// Whether to train now.
+    fn is_due(&mut self, now_ms: i64, has_drifted: bool) -> bool {
+        let due_ms = *self.due_ms.get_or_insert(now_ms.saturating_add(self.every_ms));
+        if now_ms >= due_ms {
+            self.due_ms = Some(now_ms.saturating_add(self.every_ms));
+            self.has_answered_drift = false;
+            return true;
+        }
+        let answers = has_drifted && !self.has_answered_drift;
+        self.has_answered_drift |= answers;
+        answers
+    }
+}
+
+/// Trains every `training.interval_h` hours until `stop`, and in between when `drift` says why. A training that fails is counted
+/// and tried again at the next one.
 pub(super) async fn schedule(
     config: Config,
     partitions: Arc<Partitions>,
     clock: Arc<dyn Clock>,
+    drift: watch::Receiver<Option<String>>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let now_ms = || match config.training.clock {
@@ -50,20 +77,22 @@ pub(super) async fn schedule(
     };
     let every_ms = interval_ms(&config.training);
     // An interval after the one before, also over a restart; without one, an interval after the start (or the first event).
-    let mut due_ms = match config.training.clock {
+    let due_ms = match config.training.clock {
         TrainingClock::Wall => newest_verdict_ms(&config).map(|judged_ms| judged_ms.saturating_add(every_ms)),
         TrainingClock::Event => None,
     };
+    let mut plan = Plan { every_ms, due_ms, has_answered_drift: false };
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(LOOK) => {}
         }
         let Some(time_ms) = now_ms() else { continue };
-        if time_ms < *due_ms.get_or_insert(time_ms.saturating_add(every_ms)) {
+        let drifted = drift.borrow().clone();
+        if !plan.is_due(time_ms, drifted.is_some()) {
             continue;
         }
-        due_ms = Some(time_ms.saturating_add(every_ms));
+        info!(drift = drifted.as_deref().unwrap_or("none"), "training begins");
         let started = Instant::now();
         let outcome = tokio::select! {
             // The child dies with this future: what it had written is no bundle without its manifest.
@@ -179,6 +208,7 @@ pub fn run_once_blocking(config: &Config, report: &mut dyn FnMut(&str)) -> anyho
         seed: training.seed,
         out: folder.clone(),
         threads: NonZeroUsize::new(training.threads).unwrap_or(NonZeroUsize::MIN),
+        parent: Some(champion.version.to_string()),
     };
     let history = snapshot_training.open(report)?;
     let window_ms = newest_window(&history, &horizons)?;
@@ -298,6 +328,18 @@ fn prune(store: &ModelStore, keep: usize) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drift_begins_one_training_between_two_scheduled_ones() {
+        let mut plan = Plan { every_ms: 100, due_ms: None, has_answered_drift: false };
+        let mut asked = Vec::new();
+        for now_ms in (0..=250).step_by(10) {
+            if plan.is_due(now_ms, (30..=60).contains(&now_ms) || now_ms >= 130) {
+                asked.push(now_ms);
+            }
+        }
+        assert_eq!(asked, [30, 100, 130, 200, 210]);
+    }
 
     #[test]
     fn names_sort_by_moment_and_are_never_taken() {

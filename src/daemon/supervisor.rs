@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
+    sync::watch,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    champion,
+    champion, drift,
     engine::{self, Engine, EngineParts},
     params, pool,
     pool::Scoring,
@@ -101,9 +102,14 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     }
     if let Some(pool) = &scoring.pool {
         tasks.spawn(champion::follow(config.clone(), Arc::clone(pool), tasks_stop.clone()));
+        let (drift, drifted) = watch::channel(None);
+        if config.training.drift_users > 0 {
+            let (pool, partitions) = (Arc::clone(pool), Arc::clone(&engine.partitions));
+            tasks.spawn(drift::watch(config.clone(), pool, partitions, drift, tasks_stop.clone()));
+        }
         if config.training.enabled {
             let (partitions, clock) = (Arc::clone(&engine.partitions), Arc::clone(&clock));
-            tasks.spawn(retrain::schedule(config.clone(), partitions, clock, tasks_stop.clone()));
+            tasks.spawn(retrain::schedule(config.clone(), partitions, clock, drifted, tasks_stop.clone()));
         }
     }
     tasks.spawn(gauges(readiness.clone(), Arc::clone(&engine.partitions), tasks_stop.clone()));

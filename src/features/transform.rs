@@ -59,6 +59,11 @@ impl Knots {
         pairs.min_by(|left, right| left.1.abs().total_cmp(&right.1.abs())).map(|(value, _)| *value)
     }
 
+    /// Values with the normal scores of their mean ranks, both ascending.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (f32, f32)> + '_ {
+        self.values.iter().copied().zip(self.scores.iter().copied())
+    }
+
     /// Whether the two lists fit together.
     pub(super) fn is_valid(&self) -> bool {
         self.values.len() == self.scores.len()
@@ -74,6 +79,15 @@ fn mean_rank_score(sorted: &[f32], value: f32) -> f32 {
     let through = sorted.partition_point(|other| *other <= value);
     let rank = (below + through) as f64 / 2.0;
     inverse_normal(rank.max(0.5).min(sorted.len() as f64 - 0.5) / sorted.len() as f64) as f32
+}
+
+/// The share of a normal distribution below `score` (Abramowitz and Stegun, 26.2.17, error below 7.5e-8).
+pub(super) fn normal_share(score: f64) -> f64 {
+    const FACTORS: [f64; 5] = [0.319_381_530, -0.356_563_782, 1.781_477_937, -1.821_255_978, 1.330_274_429];
+    let t = 1.0 / (1.0 + 0.231_641_9 * score.abs());
+    let sum = FACTORS.iter().rev().fold(0.0, |sum, factor| (sum + factor) * t);
+    let above = (-score * score / 2.0).exp() / std::f64::consts::TAU.sqrt() * sum;
+    if score > 0.0 { 1.0 - above } else { above }
 }
 
 /// The inverse of the normal distribution (Acklam's rational approximation, error below 1.2e-9), clamped to ±3.
@@ -129,6 +143,7 @@ mod tests {
     fn normal_scores_of_known_probabilities() {
         for (probability, score) in [(0.5, 0.0), (0.975, 1.959_964), (0.01, -2.326_348), (0.841_344_7, 1.0)] {
             assert!((inverse_normal(probability) - score).abs() < 1e-5, "{probability}");
+            assert!((normal_share(score) - probability).abs() < 1e-6, "{score}");
         }
     }
 

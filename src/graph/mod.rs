@@ -4,6 +4,7 @@
 //! Anything that needs several views (last activity, due times, cross-view edges) is derived when it is read.
 //! Versions are immutable: a [`WriteSet`] works on copies and [`GraphStore`] swaps them in after the commit (TXN-2).
 
+mod activity;
 mod days;
 mod decay;
 pub mod due;
@@ -23,6 +24,7 @@ mod user;
 mod view;
 mod write_set;
 
+pub use activity::first_activity_ms;
 pub use days::DayBits;
 pub use erasures::{ErasureEntry, Erasures};
 pub use hash::{NameHashBuilder, NameHasher};

@@ -20,7 +20,7 @@ mod prediction;
 mod trees;
 
 pub use batch::{Batch, BatchEdges, Dropout, Padding};
-pub use bundle::{Bundle, BundleError, BundleParts, MAX_BUNDLE_BYTES, Probe};
+pub use bundle::{Bundle, BundleError, BundleParts, MAX_BUNDLE_BYTES, Probe, References};
 pub use calibration::{Calibration, Platt};
 pub use config::{GraphForm, NetworkConfig};
 pub use ensemble::{Blend, Curve, Ensemble, Habit, HeadLanes, Weights, forest_row};

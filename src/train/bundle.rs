@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     evaluate::{EvaluateError, EvaluateOptions, TrainedParts, nobody, read, train_on},
     examples::unit_hash,
+    heads::SEGMENTS,
     history::{History, SnapshotHistory},
     item_training::Catalogue,
     kinds::Survey,
@@ -63,6 +64,7 @@ pub fn train_bundle(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> 
         refused: Some(history.corpus.counts.rejected()),
         activity: options.activity.join(", "),
         buy: options.buy.join(", "),
+        parent: None,
     };
     let bundle = train_history(&history, &catalogue, &options, &source, report)?;
     bundle.save(&options.out)?;
@@ -88,6 +90,8 @@ pub struct SnapshotTraining {
     pub out: PathBuf,
     /// Threads; the result does not depend on it.
     pub threads: NonZeroUsize,
+    /// Version of the champion that the bundle is to replace, where there is one; the bundle says so.
+    pub parent: Option<String>,
 }
 
 impl SnapshotTraining {
@@ -127,6 +131,7 @@ impl SnapshotTraining {
             refused: None,
             activity: activity.map(EventKind::name).collect::<Vec<_>>().join(", "),
             buy: EventKind::Purchase.name().to_owned(),
+            parent: self.parent.clone(),
         };
         train_history(history, &catalogue, &options, &source, report)
     }
@@ -217,6 +222,8 @@ struct Source {
     activity: String,
     /// Names that count as purchase.
     buy: String,
+    /// Version of the bundle that this one is to replace.
+    parent: Option<String>,
 }
 
 /// What the card and the metrics say of the data.
@@ -240,6 +247,10 @@ impl Facts<'_> {
             "churn_days": parts.schedule.horizons.churn_days,
             "purchase_days": parts.schedule.horizons.purchase_days,
             "seed": self.options.seed,
+            "parent": self.source.parent,
+            "feature_count": parts.heads.spec.features().len(),
+            "segments": { "churn": parts.heads.segments[0], "purchase": parts.heads.segments[1] },
+            "reference": parts.heads.references.to_json(&parts.heads.spec),
             "validation": { "churn": churn, "purchase": purchase },
             "validation_items_recall_at_20": parts.items.rankers[0].map(|found| found.served()[0]),
             "validation_discoveries_recall_at_20": parts.items.rankers[1].map(|found| found.served()[0]),
@@ -271,6 +282,10 @@ impl Facts<'_> {
         for (head, models) in ["churn", "purchase"].into_iter().zip(&parts.heads.validation) {
             table(&mut text, head, models);
         }
+        segment_table(&mut text, &parts.heads.segments);
+        if let Some(parent) = &self.source.parent {
+            _ = writeln!(text, "\nTrained to replace `{parent}`.");
+        }
         if let [Some(items), Some(discoveries)] = parts.items.rankers {
             _ = writeln!(
                 text,
@@ -288,6 +303,21 @@ impl Facts<'_> {
         );
         text
     }
+}
+
+/// The served model by segment.
+fn segment_table(text: &mut String, segments: &[BTreeMap<&'static str, BinaryMetrics>; 2]) {
+    _ = writeln!(text, "\n| segment | head | users | rate | ROC-AUC | log-loss | ECE |\n|---|---|---|---|---|---|---|");
+    for name in SEGMENTS {
+        for (head, found) in ["churn", "purchase"].into_iter().zip(segments) {
+            let Some(BinaryMetrics { count, rate, roc_auc, log_loss, ece, .. }) = found.get(name) else { continue };
+            let auc = roc_auc.map_or_else(|| "-".to_owned(), |auc| format!("{auc:.4}"));
+            _ = writeln!(text, "| {name} | {head} | {count} | {rate:.4} | {auc} | {log_loss:.4} | {ece:.4} |");
+        }
+    }
+    text.push_str(
+        "\n`new`: known for less than 60 days; of the others `heavy`: the quarter with the most days with a purchase.\n",
+    );
 }
 
 fn table(text: &mut String, head: &str, models: &BTreeMap<String, BinaryMetrics>) {

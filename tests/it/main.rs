@@ -8,6 +8,7 @@ mod cli;
 mod dead_letters;
 mod decision;
 mod deploy;
+mod drift;
 mod embedded;
 mod events;
 mod faults;

@@ -139,5 +139,25 @@ pub(super) fn training(config: &Config, report: &mut Report) {
         "must be above 0 and below 1",
         training.confidence,
     );
+    let hours = training.drift_interval_h;
+    report.require(
+        hours.is_finite() && hours > 0.0 && hours <= 100_000.0,
+        "training.drift_interval_h",
+        "must be above 0 and at most 100000",
+        hours,
+    );
+    report.require(
+        training.drift_users <= 100_000,
+        "training.drift_users",
+        "must not be above 100000",
+        training.drift_users,
+    );
+    report.require(training.drift_psi > 0.0, "training.drift_psi", "must be above 0", training.drift_psi);
+    report.require(
+        (0.0..=1.0).contains(&training.drift_share),
+        "training.drift_share",
+        "must be between 0 and 1",
+        training.drift_share,
+    );
     report.require(training.max_loss >= 0.0, "training.max_loss", "must not be negative", training.max_loss);
 }

@@ -6,6 +6,7 @@
 mod ensemble;
 mod manifest;
 mod probe;
+mod reference;
 mod tensors;
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
@@ -29,6 +30,7 @@ use crate::{
 };
 
 pub use probe::Probe;
+pub use reference::References;
 
 const MODEL_FILE: &str = "model.safetensors";
 const CONFIG_FILE: &str = "config.json";
@@ -375,6 +377,10 @@ impl Bundle {
         };
         let card = String::from_utf8(files[CARD_FILE].clone())
             .map_err(|error| BundleError::Malformed { file: CARD_FILE, message: error.to_string() })?;
+        let metrics: serde_json::Value = json(METRICS_FILE, &files[METRICS_FILE])?;
+        if let Some(message) = reference::problem(&metrics) {
+            return Err(BundleError::Malformed { file: METRICS_FILE, message });
+        }
         let bundle = Self {
             version: manifest.version.as_str().into(),
             probe: Probe::from_bytes(&files[PROBE_FILE], &config.network)?,
@@ -391,7 +397,7 @@ impl Bundle {
                 Some(bytes) => Some(Arc::new(ItemModel::from_bytes(bytes)?)),
                 None => None,
             },
-            metrics: json(METRICS_FILE, &files[METRICS_FILE])?,
+            metrics,
             card,
         };
         bundle.check()?;

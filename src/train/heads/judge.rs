@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     super::{
         Example,
+        examples::Moment,
         history::History,
         logistic::sigmoid,
         metrics::{BinaryMetrics, best_f1_threshold},
         predict_all,
     },
-    BASELINES, Head, HeadPart, HeadsError, MEMBERS,
+    BASELINES, Head, HeadPart, HeadsError, MEMBERS, SEGMENTS,
     baselines::Wide,
     blend::{Choice, Judged, choose},
     forests::Forests,
@@ -18,7 +19,7 @@ use super::{
     training::{Part, Training},
 };
 use crate::{
-    features::EncodedUser,
+    features::{EncodedUser, Reference},
     model::{Blend, Curve, Forest, Model, forest_row, probability_of},
 };
 
@@ -37,6 +38,8 @@ impl<H: History> Training<'_, H> {
         let predictions = predict_all(model, &users, self.options.threads)?;
         let rows: Vec<Vec<f32>> = users.iter().map(|user| forest_row(user)).collect();
         let baselines = self.baselines(Part::Past, wides.to_vec());
+        let examples: Vec<Moment> = network.held_places.iter().map(|place| self.set.examples[*place]).collect();
+        let segments = segments(&examples);
         let mut judgement = Judgement::default();
         for head in Head::ALL {
             let forest = &forests[head as usize].past;
@@ -77,7 +80,20 @@ impl<H: History> Training<'_, H> {
             };
             let served: Vec<f64> =
                 judged.iter().map(|judged| f64::from(probability_of(blend.blend(judged.members)))).collect();
-            judgement.thresholds[head as usize] = add("model", &served);
+            let threshold = add("model", &served);
+            judgement.thresholds[head as usize] = threshold;
+            #[expect(clippy::cast_possible_truncation, reason = "they are served in single precision")]
+            let singles = served.iter().map(|probability| *probability as f32);
+            judgement.references[head as usize] = Reference::fit(singles);
+            for (segment, name) in SEGMENTS.into_iter().enumerate() {
+                let members: Vec<usize> = (0..labels.len()).filter(|user| segments[*user] == segment).collect();
+                if members.len() >= SEGMENT_USERS {
+                    let labels: Vec<bool> = members.iter().map(|user| labels[*user]).collect();
+                    let scores: Vec<f64> = members.iter().map(|user| served[*user]).collect();
+                    let metrics = BinaryMetrics::of(&labels, &scores, threshold);
+                    judgement.segments[head as usize].insert(name, metrics);
+                }
+            }
             for (member, name) in MEMBERS.into_iter().enumerate() {
                 let scores: Vec<f64> = judged.iter().map(|judged| sigmoid(f64::from(judged.members[member]))).collect();
                 judgement.baseline_thresholds[head as usize].insert(name, add(name, &scores));
@@ -108,4 +124,26 @@ pub(super) struct Judgement {
     pub(super) thresholds: [f64; 2],
     pub(super) metrics: [BTreeMap<String, BinaryMetrics>; 2],
     pub(super) baseline_thresholds: [HashMap<&'static str, f64>; 2],
+    pub(super) segments: [BTreeMap<&'static str, BinaryMetrics>; 2],
+    /// How the served probabilities are distributed.
+    pub(super) references: [Option<Reference>; 2],
+}
+
+/// Users known for fewer days are new.
+const NEW_DAYS: f64 = 60.0;
+/// Users a segment must have to be told of.
+const SEGMENT_USERS: usize = 30;
+
+/// The segment of each user, in the order of [`SEGMENTS`].
+fn segments(examples: &[Moment]) -> Vec<usize> {
+    let purchases = |example: &Moment| example.purchase.map_or(0.0, |days| days.repeats + 1.0);
+    let mut counts: Vec<f64> = examples.iter().map(purchases).collect();
+    counts.sort_unstable_by(f64::total_cmp);
+    let heavy = counts.get(counts.len() * 3 / 4).copied().unwrap_or(1.0).max(1.0);
+    let of = |example: &Moment| match example {
+        example if example.activity.age_days < NEW_DAYS => 0,
+        example if purchases(example) >= heavy => 1,
+        _ => 2,
+    };
+    examples.iter().map(of).collect()
 }

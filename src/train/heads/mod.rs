@@ -33,7 +33,7 @@ use super::{
 use crate::{
     features::{EncodedUser, Encoder, FeatureSpec, RepeatHistory},
     graph::UserGraph,
-    model::{Blend, Ensemble, FusedForward, Model, Prediction, forest_row, probability_of},
+    model::{Blend, Ensemble, FusedForward, Model, Prediction, References, forest_row, probability_of},
 };
 
 /// Why heads cannot be trained.
@@ -125,6 +125,10 @@ pub struct Heads {
     pub thresholds: [f64; 2],
     /// Metrics on the validation window by name, before the refit: churn, purchase.
     pub validation: [BTreeMap<String, BinaryMetrics>; 2],
+    /// The served model's metrics on the same window by segment (see [`SEGMENTS`]), of those with users enough: churn, purchase.
+    pub segments: [BTreeMap<&'static str, BinaryMetrics>; 2],
+    /// How features and served probabilities were distributed.
+    pub references: References,
     baselines: [Baselines; 2],
     baseline_thresholds: [HashMap<&'static str, f64>; 2],
     horizons: Horizons,
@@ -178,6 +182,10 @@ impl HeadPrediction {
 
 /// Names of the members of what is served that are reported apart; BG/NBD is among the [`BASELINES`].
 pub const MEMBERS: [&str; 2] = ["network", "trees"];
+
+/// Groups of users that metrics are told for: known for less than 60 days; of the others, those of the upper quarter by days with
+/// a purchase, and the rest.
+pub const SEGMENTS: [&str; 3] = ["new", "heavy", "regular"];
 
 /// Names of the baselines of the heads.
 pub const BASELINES: [&str; 4] = ["recency", "frequency", "bg_nbd", "logistic"];

@@ -25,9 +25,9 @@ use super::{
 };
 use crate::{
     event::View,
-    features::{BgNbd, Encoder, FeatureSettings, FeatureSpec, ItemVocabulary, RepeatHistory},
+    features::{BgNbd, Encoder, FeatureSettings, FeatureSpec, ItemVocabulary, Reference, RepeatHistory},
     graph::UserGraph,
-    model::{Blend, Ensemble, Model, NetworkConfig},
+    model::{Blend, Ensemble, Model, NetworkConfig, References},
 };
 
 /// Rows of one head: places of examples with their labels.
@@ -46,6 +46,8 @@ pub(super) struct Training<'a, H> {
     pub(super) by_user: bool,
     /// First moment of the validation window.
     pub(super) validation_ms: i64,
+    /// How features are distributed at the newest moment.
+    references: Vec<Option<Reference>>,
 }
 
 impl<'a, H: History> Training<'a, H> {
@@ -87,6 +89,7 @@ impl<'a, H: History> Training<'a, H> {
             held_out: HashSet::new(),
             by_user: false,
             validation_ms: 0,
+            references: Vec::new(),
         };
         training.hold_out()?;
         Ok(training)
@@ -238,6 +241,8 @@ impl<'a, H: History> Training<'a, H> {
             ensemble,
             thresholds: judgement.thresholds,
             validation: judgement.metrics,
+            segments: judgement.segments,
+            references: References { features: self.references, scores: judgement.references },
             baselines,
             baseline_thresholds: judgement.baseline_thresholds,
             horizons: self.schedule.horizons,
@@ -395,6 +400,7 @@ impl<'a, H: History> Training<'a, H> {
             leave_out(self.options.without, &self.spec, row);
         }
         self.spec.fit_knots(&rows);
+        self.references = (0..self.set.width).map(|place| Reference::fit(rows.iter().map(|row| row[place]))).collect();
         self.spec.set_vocabulary(ItemVocabulary::admit(counts, self.options.max_vocabulary, 5));
         Ok(())
     }
