@@ -262,7 +262,10 @@ pub(super) async fn watch(
                 metrics::gauge!(names::DRIFT_DETECTED).set(if reason.is_some() { 1.0 } else { 0.0 });
                 found.send_replace(reason);
             }
-            Err(ScoreError::Closed) => return Ok(stop.cancelled().await),
+            Err(ScoreError::Closed) => {
+                stop.cancelled().await;
+                return Ok(());
+            }
             Err(error) => warn!(%error, "a sample could not be scored, so nobody knows whether there is drift"),
         }
     }

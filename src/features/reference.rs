@@ -58,12 +58,12 @@ impl Reference {
     /// What the quantiles of a feature say, for bundles that hold no more; `None` when it was never present. Nothing is known
     /// of missing values then.
     pub fn of_knots(knots: &Knots) -> Option<Self> {
-        // Few enough below and above for the last bin to be one.
-        let width = 1.0 / BINS as f64 - 1e-9;
+        // A tenth, or a little more; the last bin half of that at least.
+        const WIDTH: f64 = 0.1 - 1e-9;
         let (mut edges, mut shares, mut reached) = (Vec::new(), Vec::new(), 0.0);
         for (value, score) in knots.pairs() {
             let below = normal_share(f64::from(score));
-            if below - reached >= width && 1.0 - below >= width / 2.0 {
+            if below - reached >= WIDTH && 1.0 - below >= WIDTH / 2.0 {
                 edges.push(value);
                 shares.push(below - reached);
                 reached = below;
