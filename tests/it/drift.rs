@@ -142,7 +142,9 @@ fn a_shifted_feature_is_told_from_those_that_stayed() {
 
     // The same users a week later, who did nothing meanwhile: their scores move too.
     let [_, mut silent] = world.halves();
-    silent.iter_mut().for_each(|sampled| sampled.request.as_of_ms += 7 * DAY_MS);
+    for sampled in &mut silent {
+        sampled.request.as_of_ms += 7 * DAY_MS;
+    }
     let silent = report(&encoder, &references, &silent);
     assert!(silent.reason(0.25, 1.0).unwrap().contains("churn probabilities moved"), "{silent:?}");
     let few = DriftReport { user_count: MIN_USERS - 1, ..silent };
