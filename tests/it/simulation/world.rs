@@ -365,9 +365,10 @@ impl<'a> World<'a> {
         let outcome = member.thread.step_blocking();
         let is_current = member.thread.log_mut().inner.is_current();
         let handles = member.partitions.all();
+        let restoring = member.thread.status().borrow().restoring.clone();
         let died = member.died.load(Ordering::Relaxed);
         let step = outcome.as_ref().ok().cloned();
-        self.watch.check_states(&self.broker, step.as_ref(), is_current, &handles)?;
+        self.watch.check_states(&self.broker, step.as_ref(), is_current, (&handles, &restoring))?;
         self.watch.check_outputs(&self.broker, self.workload.time)?;
         if let Some(violation) = self.disk.violation() {
             return Err(violation);
