@@ -57,7 +57,8 @@ fn start() -> Take {
         catalogue: Arc::new(NameTable::default()),
         metrics: Arc::new(String::new),
         token: None,
-        limits: ApiLimits { max_body_bytes: 100_000, request_timeout_ms: 50, max_events: 100 },
+        // Long: bodies come whole, and a machine that is busy elsewhere must not look like a client that says nothing.
+        limits: ApiLimits { max_body_bytes: 100_000, request_timeout_ms: 5_000, max_events: 100 },
     };
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
