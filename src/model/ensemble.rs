@@ -186,14 +186,6 @@ impl Ensemble {
         churn.into_iter().zip(purchase).map(|(churn, purchase)| [churn, purchase]).collect()
     }
 
-    /// The first of [`log_odds_of`](Self::log_odds_of) alone.
-    pub fn churn_log_odds_of(&self, lanes: &HeadLanes, predictions: &[Prediction], users: &[&EncodedUser]) -> Vec<f32> {
-        let rows: Vec<Vec<f32>> = users.iter().map(|user| forest_row(user)).collect();
-        let rows: Vec<&[f32]> = rows.iter().map(Vec::as_slice).collect();
-        let network: Vec<f32> = predictions.iter().map(|prediction| prediction.churn_log_odds).collect();
-        self.churn.many(lanes.0[0].as_ref(), &network, users, &rows)
-    }
-
     /// Calibrated log-odds of one user: churn, purchase.
     pub fn log_odds(&self, prediction: &Prediction, user: &EncodedUser) -> [f32; 2] {
         let row = forest_row(user);
@@ -262,8 +254,6 @@ mod tests {
         for ((found, prediction), user) in found.iter().zip(&predictions).zip(&users) {
             assert_eq!(bits(*found), bits(ensemble.log_odds(prediction, user)));
         }
-        let churn = ensemble.churn_log_odds_of(&ensemble.lanes(), &predictions, &users);
-        assert_eq!(churn, found.iter().map(|found| found[0]).collect::<Vec<_>>());
         assert!(found.iter().any(|log_odds| log_odds[0].to_bits() != found[0][0].to_bits()));
     }
 

@@ -27,11 +27,11 @@ pub(super) fn reasons(
     let mut inputs = vec![user];
     inputs.extend(pieces.iter().map(|(_, without)| without));
     let predictions = served.predict(forward, &inputs)?;
-    let log_odds = served.bundle.churn_log_odds_of(served.lanes.as_ref(), &predictions, &inputs);
+    let log_odds = served.bundle.log_odds_of(served.lanes.as_ref(), &predictions, &inputs);
     let mut reasons: Vec<Reason> = pieces
         .iter()
         .zip(&log_odds[1..])
-        .map(|((evidence, _), without)| Reason { evidence: evidence.clone(), effect: log_odds[0] - without })
+        .map(|((evidence, _), without)| Reason { evidence: evidence.clone(), effect: log_odds[0][0] - without[0] })
         .filter(|reason| reason.effect.is_finite() && reason.effect != 0.0)
         .collect();
     reasons.sort_by(|left, right| right.effect.abs().total_cmp(&left.effect.abs()));

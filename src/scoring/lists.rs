@@ -19,7 +19,13 @@ pub(super) fn of(
     as_of_ms: i64,
     work: &mut CandidateWork,
 ) -> ItemLists {
-    let mut lists = ranked(bundle, graph, prediction, as_of_ms, work);
+    let mut lists = match &bundle.items {
+        Some(model) => {
+            let (click, purchase) = (graph.view(View::Click), graph.view(View::Purchase));
+            model.recommend(&UserItems::of_expanded(click, purchase), as_of_ms, work)
+        }
+        None => by_query(bundle, graph, prediction),
+    };
     if lists.items.is_empty() {
         lists.items = own(graph, View::Purchase, |_| true);
     }
@@ -43,18 +49,6 @@ fn own(graph: &ExpandedGraph, view: View, wanted: impl Fn(NameHash) -> bool) -> 
     let place =
         |node: &crate::graph::Node| RankedItem { item: node.name, score: node.count as f32, reason: ItemReason::Habit };
     nodes.into_iter().take(LIST_LENGTH).map(place).collect()
-}
-
-fn ranked(
-    bundle: &Bundle,
-    graph: &ExpandedGraph,
-    prediction: &Prediction,
-    as_of_ms: i64,
-    work: &mut CandidateWork,
-) -> ItemLists {
-    let Some(model) = &bundle.items else { return by_query(bundle, graph, prediction) };
-    let (click, purchase) = (graph.view(View::Click), graph.view(View::Purchase));
-    model.recommend(&UserItems::of_expanded(click, purchase), as_of_ms, work)
 }
 
 /// The network's query against all items of its vocabulary, in one pass that keeps the best of both lists.

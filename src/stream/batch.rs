@@ -181,10 +181,13 @@ impl<L: Source + Sink> StreamThread<L> {
             let Some(owned) = self.owned.get_mut(partition) else { continue };
             let progress = *work.write_set.progress();
             let folded_ms = progress.watermark_ms(params.topic_skew_ms);
-            if let Some(settled_ms) = progress.settled_ms(params.topic_skew_ms, &ALL_UNREAD) {
+            // Every open alert has a deadline: where none has come, nothing is to be settled, and no log is asked.
+            if let Some(reached_ms) = folded_ms
+                && owned.timers.deadlines.is_due(reached_ms)
+                && let Some(settled_ms) = progress.settled_ms(params.topic_skew_ms, &ALL_UNREAD)
+            {
                 // Without the ends of the log every topic counts as unread; they are asked for where that makes a difference.
-                let ends =
-                    if Some(settled_ms) == folded_ms { None } else { self.parts.log.end_blocking(*partition).ok() };
+                let ends = if settled_ms == reached_ms { None } else { self.parts.log.end_blocking(*partition).ok() };
                 let settled_ms =
                     ends.and_then(|ends| progress.settled_ms(params.topic_skew_ms, &ends)).unwrap_or(settled_ms);
                 work.settle_ms = settled_ms;

@@ -185,7 +185,8 @@ fn stream_events(address: SocketAddr, stop: &AtomicBool) -> Vec<String> {
     sent
 }
 
-fn copy_bundle(name: &str, target: &Path) -> String {
+/// Copies a shipped bundle and says its version.
+pub(crate) fn copy_bundle(name: &str, target: &Path) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
     std::fs::create_dir_all(target).unwrap();
     for entry in std::fs::read_dir(&source).unwrap() {

@@ -257,19 +257,6 @@ impl Bundle {
         }
     }
 
-    /// The first of [`log_odds_of`](Self::log_odds_of) alone.
-    pub fn churn_log_odds_of(
-        &self,
-        lanes: Option<&HeadLanes>,
-        predictions: &[Prediction],
-        users: &[&EncodedUser],
-    ) -> Vec<f32> {
-        match (&self.ensemble, lanes) {
-            (Some(ensemble), Some(lanes)) => ensemble.churn_log_odds_of(lanes, predictions, users),
-            _ => users.iter().zip(predictions).map(|(user, prediction)| self.log_odds(prediction, user)[0]).collect(),
-        }
-    }
-
     /// Contribution of feature `place` to the churn log-odds over the network's linear path, against the training median.
     pub fn wide_effect(&self, user: &EncodedUser, place: usize) -> f32 {
         self.network_share() * self.model.wide_effect(user, place)

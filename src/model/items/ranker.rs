@@ -41,15 +41,10 @@ impl Ranker {
 
     /// The score of one candidate; comparable within one user and list only.
     pub fn score(&self, features: &[f32]) -> f64 {
-        self.first_score(features) + self.rest.score(features)
+        self.weighted(features) + self.first.score(features) + self.rest.score(features)
     }
 
-    /// The score by the weights and the first trees alone: most of it at a fraction of the cost.
-    fn first_score(&self, features: &[f32]) -> f64 {
-        self.weighted(features) + self.first.score(features)
-    }
-
-    /// Scores by the weights and the first trees alone, of many candidates.
+    /// Scores of many candidates by the weights and the first trees alone: most of it at a fraction of the cost.
     pub(super) fn first_scores(&self, rows: &[&[f32]]) -> Vec<f64> {
         let trees = self.first_lanes.scores(rows);
         trees.iter().zip(rows).map(|(trees, row)| self.weighted(row) + trees).collect()

@@ -1,9 +1,6 @@
 //! The daemon's outputs on a real broker, under what is done to users and models: erasures, webhooks, promotions.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use undercurrent::stream::{
@@ -132,16 +129,6 @@ fn alerts_on_kafka_reach_a_receiver_over_a_kill_and_a_second_instance() {
     check_taken(&receiver.taken(), &alerts);
 }
 
-fn copy_bundle(name: &str, target: &Path) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
-    std::fs::create_dir_all(target).unwrap();
-    for entry in std::fs::read_dir(&source).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
-    }
-    undercurrent::model::Bundle::load(target).unwrap().version.to_string()
-}
-
 /// Fault 30 on a real broker, while the load runs and with a kill between the two swaps.
 #[test]
 fn a_model_is_swapped_and_taken_back_under_load_on_kafka_without_a_gap() {
@@ -149,8 +136,8 @@ fn a_model_is_swapped_and_taken_back_under_load_on_kafka_without_a_gap() {
     // The scorer is slow here: the load waits for it.
     let scene = Scene::with("swap", params, 20_000, 500);
     let folder = scene.folder().to_owned();
-    let first = copy_bundle("default", &folder.join("models/first"));
-    let second = copy_bundle("demo", &folder.join("models/second"));
+    let first = crate::lifecycle::copy_bundle("default", &folder.join("models/first"));
+    let second = crate::lifecycle::copy_bundle("demo", &folder.join("models/second"));
     let settings = [("scoring.scorer", "model"), ("scoring.bundle", "first"), ("stream.max_records", "100")];
     let mut daemon = scene.start(&settings);
     scene.wait_for_progress(&mut [&mut daemon], 200);
