@@ -19,7 +19,7 @@ use super::{
 use crate::{
     decision::Standing,
     event::{DAY_MS, Offset, PartitionId, Positions, TextHashBuilder, UserId, View},
-    graph::{UserGraph, WriteSet, due},
+    graph::{Progress, UserGraph, WriteSet, due},
     score::{ScoreRequest, Scored},
 };
 
@@ -181,17 +181,9 @@ impl<L: Source + Sink> StreamThread<L> {
             let Some(owned) = self.owned.get_mut(partition) else { continue };
             let progress = *work.write_set.progress();
             let folded_ms = progress.watermark_ms(params.topic_skew_ms);
-            // Every open alert has a deadline: where none has come, nothing is to be settled, and no log is asked.
-            if let Some(reached_ms) = folded_ms
-                && owned.timers.deadlines.is_due(reached_ms)
-                && let Some(settled_ms) = progress.settled_ms(params.topic_skew_ms, &ALL_UNREAD)
-            {
-                // Without the ends of the log every topic counts as unread; they are asked for where that makes a difference.
-                let ends = if settled_ms == reached_ms { None } else { self.parts.log.end_blocking(*partition).ok() };
-                let settled_ms =
-                    ends.and_then(|ends| progress.settled_ms(params.topic_skew_ms, &ends)).unwrap_or(settled_ms);
-                work.settle_ms = settled_ms;
-                work.deadlines = take_deadlines(owned, settled_ms, &progress.next_offsets, params.max_due_users);
+            if let Some(settle_ms) = settle_ms(&mut self.parts.log, owned, &progress, params.topic_skew_ms) {
+                work.settle_ms = settle_ms;
+                work.deadlines = take_deadlines(owned, settle_ms, &progress.next_offsets, params.max_due_users);
                 self.has_backlog |= work.deadlines.len() >= params.max_due_users;
             }
             let watermark_ms = match params.time {
@@ -405,6 +397,20 @@ const ALL_UNREAD: Positions = Positions([Offset(i64::MAX); View::COUNT]);
 
 /// Event time until a user whose score failed is tried again, when an alert of theirs is to be settled.
 const DEADLINE_RETRY_MS: i64 = DAY_MS;
+
+/// Event time up to which alerts of a partition may be settled; `None` where no deadline has come, and so nothing is to be
+/// settled: every open alert has one.
+fn settle_ms(log: &mut impl Source, owned: &Owned, progress: &Progress, topic_skew_ms: i64) -> Option<i64> {
+    let deadlines = &owned.timers.deadlines;
+    let is_due = |settled_ms: &i64| deadlines.is_due(*settled_ms);
+    // An end that cannot be told counts as far away: then every topic is read only in part.
+    let settled_by = |ends: Option<Positions>| progress.settled_ms(topic_skew_ms, &ends.unwrap_or(ALL_UNREAD));
+    let partition = owned.handle.state.partition();
+    progress.watermark_ms(topic_skew_ms).filter(is_due)?;
+    // What is known without waiting is never past the end, so it holds nothing back that the end would let pass.
+    settled_by(log.known_end_blocking(partition).ok()).filter(is_due)?;
+    settled_by(log.end_blocking(partition).ok()).filter(is_due)
+}
 
 /// Takes at most `limit` users with an alert whose horizon passed at or before `settle_ms`. One who was scored at these very
 /// positions waits for the next record: two scores of a user never say the same positions and the same moment.

@@ -167,8 +167,14 @@ pub trait Source {
     /// The first offset still in the log of each topic: retention may have dropped what was before it.
     fn earliest_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError>;
 
-    /// The end of each topic's log (exclusive).
+    /// The end of each topic's log (exclusive), as it is now.
     fn end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError>;
+
+    /// The same as far as it is known, perhaps from a while ago, and so never past it: for what is asked again and again and
+    /// only shown, or only a first look. Nothing may be refused by it.
+    fn known_end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        self.end_blocking(partition)
+    }
 
     /// What keeps records from coming although nothing failed: brokers that are away are waited for. Answers at once.
     fn trouble(&self) -> Option<String> {

@@ -357,7 +357,7 @@ impl<L: Source + Sink> StreamThread<L> {
         self.lag_seen_ms = Some(now_ms);
         let mut ends = BTreeMap::new();
         for &partition in self.owned.keys() {
-            match self.parts.log.end_blocking(partition) {
+            match self.parts.log.known_end_blocking(partition) {
                 Ok(end) => {
                     ends.insert(partition, end);
                 }

@@ -336,9 +336,13 @@ impl Source for KafkaLog {
         Ok(Positions(self.watermarks(partition)?.map(|(low, _)| Offset(low))))
     }
 
-    /// For a partition that flows this is what the client last heard with its records, at most `lag_interval_ms` ago: the
-    /// loop asks for the lag of every partition again and again, and should not wait for the brokers each time.
     fn end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        Ok(Positions(self.watermarks(partition)?.map(|(_, high)| Offset(high))))
+    }
+
+    /// For a partition that flows this is what the client last heard with its records: `lag_interval_ms` ago, or before the
+    /// process was stopped and continued.
+    fn known_end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
         if let Some(owned) = self.owned.get(&partition)
             && owned.flow == Flow::Flowing
             && let Some(ends) = self.lag.ends_of(partition)
@@ -346,7 +350,7 @@ impl Source for KafkaLog {
             // What was delivered since then is before the end too.
             return Ok(Positions(View::ALL.map(|view| ends.get(view).max(owned.next.get(view)))));
         }
-        Ok(Positions(self.watermarks(partition)?.map(|(_, high)| Offset(high))))
+        self.end_blocking(partition)
     }
 
     fn trouble(&self) -> Option<String> {

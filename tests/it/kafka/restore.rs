@@ -9,12 +9,12 @@ use rdkafka::{
 use undercurrent::{
     event::{Offset, PartitionId, Positions, View},
     stream::{
-        OutputTopic, Sink, Source,
+        OutputTopic, RecordBatch, Sink, Source,
         kafka::{KafkaLog, KafkaParams},
     },
 };
 
-use super::{advance, await_partitions, broker_with_topics, collect, commit, output, send_events};
+use super::{LIMITS, MAX_POLLS, advance, await_partitions, broker_with_topics, collect, commit, output, send_events};
 
 const WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -117,7 +117,32 @@ fn a_restart_goes_on_at_the_committed_positions() {
     all.sort();
     assert_eq!(again, all, "what was committed is not read again, what was not is");
     assert_eq!(log.earliest_blocking(PartitionId(0)).unwrap(), Positions::default());
-    assert_eq!(log.end_blocking(PartitionId(0)).unwrap(), Positions([Offset(100); 3]));
+    assert_eq!(log.end_blocking(PartitionId(0)).unwrap(), Positions([Offset(100); View::COUNT]));
+}
+
+/// A process that was stopped and continued knows ends from before; taken for the end of the log, they made it refuse what the
+/// group had committed meanwhile, and would let an alert be settled over events that lie unread.
+#[test]
+fn the_end_of_the_log_is_asked_for_and_not_remembered() {
+    let Some(mut params) = broker_with_topics("ends", 1) else { return };
+    params.lag_interval_ms = 100;
+    send_events(&params, 10);
+    let mut log = KafkaLog::open(&params, 0).unwrap();
+    await_partitions(&mut log, 1);
+    assert_eq!(collect(&mut log, 30).len(), 30);
+    let lag = log.lag_table();
+    let mut batch = RecordBatch::default();
+    for _ in 0..MAX_POLLS {
+        if lag.ends().values().filter(|end| **end == Offset(10)).count() == View::COUNT {
+            break;
+        }
+        log.poll_blocking(&LIMITS, &mut batch).unwrap();
+        assert!(batch.is_empty(), "all was read");
+    }
+    // Nothing is polled from here on, as in a process that stands still.
+    send_events(&params, 20);
+    assert_eq!(log.known_end_blocking(PartitionId(0)).unwrap(), Positions([Offset(10); View::COUNT]));
+    assert_eq!(log.end_blocking(PartitionId(0)).unwrap(), Positions([Offset(30); View::COUNT]));
 }
 
 #[test]
