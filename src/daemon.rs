@@ -13,6 +13,7 @@ pub mod pool;
 pub mod readiness;
 pub mod replay;
 pub mod retrain;
+pub mod shadow;
 pub mod signals;
 mod supervisor;
 pub mod threads;

@@ -65,7 +65,7 @@ table! {
 
     STREAM_RECORDS = "undercurrent_stream_records_total", Counter, ["view"], "Input records committed, by view.";
     STREAM_BATCH_RECORDS = "undercurrent_stream_batch_records", Histogram, [], "Records in a micro-batch.";
-    STREAM_STAGE_SECONDS = "undercurrent_stream_stage_seconds", Histogram, ["stage"], "Time of one stage of a micro-batch: fold, score, decide, commit or publish.";
+    STREAM_STAGE_SECONDS = "undercurrent_stream_stage_seconds", Histogram, ["stage"], "Time of one stage of a micro-batch: fold, score, shadow (while a challenger answers), decide, commit or publish.";
     STREAM_EVENT_TO_COMMIT_SECONDS = "undercurrent_stream_event_to_commit_seconds", Histogram, [], "Time from the moment the log took the oldest record of a micro-batch to its commit.";
     STREAM_ABORTS = "undercurrent_stream_aborts_total", Counter, [], "Micro-batches aborted and collected again.";
     STREAM_LAG_RECORDS = "undercurrent_stream_lag_records", Gauge, ["partition", "view"], "Records between the committed position and the end of the input.";
@@ -87,6 +87,12 @@ table! {
     SCORING_FAILURES = "undercurrent_scoring_failures_total", Counter, [], "Users whose score failed or was not finite.";
     SCORING_MODEL_INFO = "undercurrent_scoring_model_info", Gauge, ["model_version"], "1 for the bundle that scores now, 0 for those that did before.";
 
+    SHADOW_SCORES = "undercurrent_shadow_scores_total", Counter, [], "Scores of a challenger written to `shadow-scores`.";
+    SHADOW_FAILURES = "undercurrent_shadow_failures_total", Counter, ["reason"], "Users that the challenger did not score: failed, timeout, busy (it is behind), or resting (for a minute after it failed). The champion scored them all the same.";
+    SHADOW_MODEL_INFO = "undercurrent_shadow_model_info", Gauge, ["model_version"], "1 for the bundle that scores in shadow now, 0 for those that did before.";
+    SHADOW_DIFFERENCE = "undercurrent_shadow_mean_difference_ratio", Gauge, ["head", "model_version"], "Mean absolute difference of champion's and challenger's probabilities (churn, purchase), over the newest 2,000 users that both scored; absent where they predict other horizons.";
+    SHADOW_RANK_AGREEMENT = "undercurrent_shadow_rank_agreement_ratio", Gauge, ["head", "model_version"], "Spearman's rank correlation of the two over the same users: 1 where they put the users in the same order.";
+
     DECISION_SCORES = "undercurrent_decision_scores_total", Counter, [], "Scores written.";
     DECISION_ALERTS = "undercurrent_decision_alerts_total", Counter, ["transition"], "Alerts written: entered, escalated or recovered.";
     DECISION_OUTCOMES = "undercurrent_decision_outcomes_total", Counter, ["outcome", "model_version"], "Alerts settled, by outcome (right, wrong or unknown) and by the model that had raised them: right / (right + wrong) is its live precision.";
@@ -106,7 +112,7 @@ table! {
     DRIFT_CALIBRATION_ERROR = "undercurrent_drift_calibration_error_ratio", Gauge, [], "Expected calibration error of the churn probabilities that those samples were told.";
     DRIFT_CALIBRATION_GAP = "undercurrent_drift_calibration_gap_ratio", Gauge, [], "Mean churn probability of those samples less the share that left: above 0 the model says too much.";
 
-    TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of one retraining: promoted, kept, failed, timeout or memory.";
+    TRAINING_RUN_SECONDS = "undercurrent_training_run_seconds", Histogram, ["outcome"], "Time of one retraining: promoted, shadowed, kept, failed, timeout or memory.";
 
     WEBHOOK_DELIVERED = "undercurrent_webhook_delivered_alerts_total", Counter, [], "Alerts that the webhook's receiver took.";
     WEBHOOK_FAILURES = "undercurrent_webhook_failed_attempts_total", Counter, ["reason"], "Attempts at posting an alert that failed: status, timeout or connection.";

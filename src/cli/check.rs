@@ -8,7 +8,7 @@ use super::{GlobalArgs, output};
 use crate::{
     clock::SystemClock,
     config::{Config, ConfigError, LogKind, Problem, ScorerKind},
-    daemon::{engine, models::ModelStore, params, pool},
+    daemon::{engine, models::ModelStore, params, pool, shadow},
     stream::{
         embedded::{EmbeddedError, EmbeddedLog},
         kafka::check_topics,
@@ -28,7 +28,7 @@ pub(super) fn run(global: &GlobalArgs) -> anyhow::Result<()> {
     params::graph(&config)?;
     let mut problems = Vec::new();
     let mut broker = Ok(());
-    for part in [items, model, snapshots, embedded, http, webhook] {
+    for part in [items, model, in_shadow, snapshots, embedded, http, webhook] {
         match part(&config) {
             Ok(Some(line)) => output::line(&line)?,
             Ok(None) => {}
@@ -78,6 +78,16 @@ fn model(config: &Config) -> Checked {
         .and_then(|folder| pool::load(&folder))
         .map_err(|error| problem("scoring.bundle", &error, &name))?;
     Ok(Some(format!("model: `{name}`, version {}", bundle.version)))
+}
+
+/// Opens the bundle in shadow.
+fn in_shadow(config: &Config) -> Checked {
+    let scoring = &config.scoring;
+    let store = ModelStore::at(&scoring.models);
+    let wrong = |error: &anyhow::Error| problem("scoring.models", error, scoring.models.display());
+    let Some(name) = store.shadow().map_err(|error| wrong(&error))? else { return Ok(None) };
+    let bundle = store.folder_of(&name).and_then(|folder| pool::load(&folder)).map_err(|error| wrong(&error))?;
+    Ok(Some(format!("shadow: `{name}`, version {}", bundle.version)))
 }
 
 /// Lists the snapshots, and writes and deletes a small file beside them.
@@ -162,6 +172,10 @@ fn kafka(config: &Config) -> anyhow::Result<String> {
     let kafka = params::kafka(config)?;
     let problems = kafka.problems();
     anyhow::ensure!(problems.is_empty(), "the kafka section is wrong: {}", problems.join("; "));
-    let partitions = check_topics(&kafka).context("the broker or its topics are not as they must be")?;
+    let wrong = "the broker or its topics are not as they must be";
+    let partitions = check_topics(&kafka).context(wrong)?;
+    if ModelStore::at(&config.scoring.models).shadow()?.is_some() {
+        shadow::check_topic_blocking(config).context(wrong)?;
+    }
     Ok(format!("log: kafka, `{}`, {partitions} partitions", config.kafka.brokers))
 }

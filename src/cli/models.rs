@@ -1,17 +1,20 @@
 //! `undercurrent models`: the bundles, and which of them scores.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::{GlobalArgs, output};
 use crate::{
     config::Config,
-    daemon::{models::ModelStore, pool, retrain},
+    daemon::{models::ModelStore, pool, retrain, shadow},
 };
+
+/// The word for no bundle.
+const NOBODY: &str = "none";
 
 /// What to do with the bundles.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ModelsCommand {
-    /// List the bundles; the champion is marked
+    /// List the bundles; the champion is marked with `*`, the one in shadow with `~`
     List,
     /// Print a bundle's model card [default: the champion's]
     Show {
@@ -21,6 +24,11 @@ pub(super) enum ModelsCommand {
     /// Make a bundle the champion; a running daemon swaps it in within seconds
     Promote {
         /// Name of the bundle
+        name: String,
+    },
+    /// Let a bundle score beside the champion, into topic `shadow-scores`; `none` ends it
+    Shadow {
+        /// Name of the bundle, or `none`
         name: String,
     },
     /// Take the last promotion back
@@ -43,6 +51,18 @@ pub(super) fn run(global: &GlobalArgs, command: ModelsCommand) -> anyhow::Result
             store.promote(&name)?;
             output::line(&format!("`{name}` is the champion now"))
         }
+        ModelsCommand::Shadow { name } if name == NOBODY => {
+            store.set_shadow(None)?;
+            output::line("no bundle is in shadow now")
+        }
+        ModelsCommand::Shadow { name } => {
+            let champion = store.champion(&config.scoring.bundle)?;
+            ensure!(name != champion, "`{name}` is the champion; it cannot be its own challenger");
+            pool::load(&store.folder_of(&name)?)?;
+            shadow::check_topic_blocking(&config)?;
+            store.set_shadow(Some(&name))?;
+            output::line(&format!("`{name}` scores in shadow of `{champion}` now"))
+        }
         ModelsCommand::Rollback => {
             let name = store.roll_back(&config.scoring.bundle)?;
             output::line(&format!("`{name}` is the champion again"))
@@ -52,8 +72,15 @@ pub(super) fn run(global: &GlobalArgs, command: ModelsCommand) -> anyhow::Result
 
 fn list(config: &Config, store: &ModelStore) -> anyhow::Result<()> {
     let champion = store.champion(&config.scoring.bundle).context("cannot see which model is promoted")?;
+    let shadow = store.shadow().context("cannot see which model is in shadow")?;
     for name in store.names()? {
-        let mark = if name == champion { "*" } else { " " };
+        let mark = if name == champion {
+            "*"
+        } else if shadow.as_ref() == Some(&name) {
+            "~"
+        } else {
+            " "
+        };
         let folder = store.folder_of(&name)?;
         let verdict = retrain::verdict_of(&folder).map_or_else(String::new, |found| format!("  {}", found.in_words()));
         match pool::load(&folder) {

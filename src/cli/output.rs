@@ -69,6 +69,16 @@ pub(super) fn record(topic: OutputTopic, json: &str) -> String {
         OutputTopic::Recommendations => {
             format!("next    {} user {}: {}", text("scored_at"), text("user_id"), names(&value["items"]))
         }
+        OutputTopic::ShadowScores => {
+            let said = |who: &str| {
+                let number = |key: &str| {
+                    value[who][key].as_f64().map_or_else(|| "?".to_owned(), |number| format!("{number:.2}"))
+                };
+                format!("leaves {} buys {}", number("churn_probability"), number("purchase_probability"))
+            };
+            let (user, shadow, champion) = (text("user_id"), said("challenger"), said("champion"));
+            format!("shadow  {} user {user} {shadow}; the champion: {champion}", text("scored_at"))
+        }
         OutputTopic::DeadLetters => format!("refused {} {}", text("reason"), json),
     }
 }

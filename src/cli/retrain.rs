@@ -13,8 +13,8 @@ use crate::daemon::retrain::run_once_blocking;
   undercurrent retrain --set training.min_gain=-0.002
 
 Trains on the snapshots in `snapshot.location` up to the newest moment whose labels are known, holds the candidate against the
-champion on the users of that moment, and promotes it if it beats the champion as `[training]` asks; a running daemon swaps it in
-within seconds. One that does not stays in `scoring.models` with the reason: `undercurrent models list`.")]
+champion on the users of that moment, and promotes it if it beats the champion as `[training]` asks (or puts it into shadow, with
+`training.promotion`); a running daemon swaps it in within seconds. One that does not stays in `scoring.models` with the reason: `undercurrent models list`.")]
 pub(super) struct RetrainArgs {
     /// Process that must go on running: when it ends, this one does
     #[arg(long, value_name = "PID", hide = true)]
@@ -47,5 +47,12 @@ pub(super) fn run(global: &GlobalArgs, args: &RetrainArgs) -> anyhow::Result<()>
         }
     })?;
     stages.finish();
-    output::line(&format!("`{}` {}", retrained.name, retrained.verdict.in_words()))
+    output::line(&format!("`{}` {}", retrained.name, retrained.verdict.in_words()))?;
+    if retrained.is_in_shadow {
+        output::line(&format!(
+            "it scores in shadow; `undercurrent models promote {}` makes it the champion",
+            retrained.name
+        ))?;
+    }
+    Ok(())
 }

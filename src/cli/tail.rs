@@ -54,6 +54,7 @@ enum Topic {
     AlertOutcomes,
     Recommendations,
     DeadLetters,
+    ShadowScores,
 }
 
 impl Topic {
@@ -64,6 +65,7 @@ impl Topic {
             Self::AlertOutcomes => OutputTopic::AlertOutcomes,
             Self::Recommendations => OutputTopic::Recommendations,
             Self::DeadLetters => OutputTopic::DeadLetters,
+            Self::ShadowScores => OutputTopic::ShadowScores,
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct TopicsConfig {
     pub recommendations: String,
     /// Records that could not be folded, with their origin and the reason.
     pub dead_letters: String,
+    /// What a challenger in shadow says. As many partitions as the inputs. On Kafka needed only while a bundle is in shadow.
+    pub shadow_scores: String,
 }
 
 impl Default for TopicsConfig {
@@ -39,13 +41,14 @@ impl Default for TopicsConfig {
             alert_outcomes: "alert-outcomes".to_owned(),
             recommendations: "recommendations".to_owned(),
             dead_letters: "dead-letters".to_owned(),
+            shadow_scores: "shadow-scores".to_owned(),
         }
     }
 }
 
 impl TopicsConfig {
     /// The names with their keys, inputs first.
-    pub fn named(&self) -> [(&'static str, &str); 8] {
+    pub fn named(&self) -> [(&'static str, &str); 9] {
         [
             ("clicks", &self.clicks),
             ("searches", &self.searches),
@@ -55,6 +58,7 @@ impl TopicsConfig {
             ("alert_outcomes", &self.alert_outcomes),
             ("recommendations", &self.recommendations),
             ("dead_letters", &self.dead_letters),
+            ("shadow_scores", &self.shadow_scores),
         ]
     }
 }
@@ -122,7 +126,8 @@ pub struct KafkaConfig {
     /// `kafka.transaction_timeout_ms`.
     pub session_timeout_ms: u32,
     /// Milliseconds between two polls before the group gives the partitions away. Kafka's own default. Must be above the worst
-    /// cycle: `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `kafka.commit_resolve_timeout_ms`.
+    /// cycle: `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `scoring.shadow_timeout_ms` +
+    /// `kafka.commit_resolve_timeout_ms`.
     pub max_poll_interval_ms: u32,
     /// Milliseconds after which the broker aborts an open transaction. A dead instance hides newer records from `read_committed`
     /// readers for at most this long. From 1,000 to 900,000.

@@ -16,7 +16,7 @@ pub enum ScorerKind {
 }
 
 /// The bundle and the pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScoringConfig {
     /// `model`, or `recency`: a rule without a model, for measuring the rest of the pipeline. Its lists are filled with the
@@ -39,6 +39,12 @@ pub struct ScoringConfig {
     pub queue_capacity_batches: usize,
     /// Milliseconds a micro-batch waits for its scores before the process stops as stuck.
     pub timeout_ms: u64,
+    /// Share of the users that a bundle in shadow (`undercurrent models shadow`) scores beside the champion, 0 to 1; always the same
+    /// users. Each costs what a score of the champion costs: with 1 a micro-batch takes about twice as long to score.
+    pub shadow_share: f64,
+    /// Milliseconds a micro-batch waits for the bundle in shadow. One that is late, fails or panics is not asked for a minute; the
+    /// champion's outputs are the same either way.
+    pub shadow_timeout_ms: u64,
     /// Horizon of the recency scorer: days without activity after which a user counts as gone. A bundle has its own.
     pub recency_churn_days: u32,
     /// Horizon of the recency scorer: days in which a purchase counts. A bundle has its own.
@@ -57,6 +63,8 @@ impl Default for ScoringConfig {
             max_batch_nodes: 8_192,
             queue_capacity_batches: 2,
             timeout_ms: 60_000,
+            shadow_share: 1.0,
+            shadow_timeout_ms: 2_000,
             recency_churn_days: 30,
             recency_purchase_days: 7,
         }

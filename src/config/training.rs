@@ -30,6 +30,17 @@ pub enum TrainingClock {
     Event,
 }
 
+/// What becomes of a candidate that beats the champion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingPromotion {
+    /// It is the champion at once.
+    #[default]
+    Direct,
+    /// It scores in shadow until somebody promotes it.
+    Shadow,
+}
+
 /// Retraining: a child process of low priority reads the snapshots, trains a candidate, and promotes it if it beats the
 /// champion on the newest users whose labels are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +77,9 @@ pub struct TrainingConfig {
     /// The candidate's gain in it must be above this with `training.confidence`. 0: better beyond chance. A negative value lets in
     /// a fresh model that is not worse by more than that.
     pub min_gain: f64,
+    /// What becomes of a candidate that wins: `direct`, it is the champion at once, or `shadow`, it scores beside the champion (topic
+    /// `shadow-scores`) in place of whatever was in shadow, until `undercurrent models promote` makes it the champion.
+    pub promotion: TrainingPromotion,
     /// How sure the gate must be: the share of paired bootstrap rounds inside the interval whose lower end must be above
     /// `training.min_gain`.
     pub confidence: f64,
@@ -102,6 +116,7 @@ impl Default for TrainingConfig {
             seed: 1,
             metric: TrainingMetric::ChurnRocAuc,
             min_gain: 0.0,
+            promotion: TrainingPromotion::Direct,
             confidence: 0.95,
             max_loss: 0.01,
             keep_candidates: 5,

@@ -5,6 +5,7 @@
 //!   default/            a bundle
 //!   2026-11-24T09-00/   another
 //!   current             names of promoted bundles, one a line; the last one is the champion, those before it can come back
+//!   shadow              name of the bundle that scores in shadow; no file, or an empty one, where none does
 //! ```
 
 use std::{
@@ -16,6 +17,8 @@ use anyhow::{Context, bail, ensure};
 
 /// The file that names the champion.
 const CURRENT: &str = "current";
+/// The file that names the challenger.
+const SHADOW: &str = "shadow";
 /// Written last into every bundle: a folder without it is none.
 const MANIFEST: &str = "MANIFEST.json";
 /// Promotions remembered.
@@ -78,16 +81,41 @@ impl ModelStore {
         self.folder_of(&self.champion(otherwise)?)
     }
 
-    /// Makes `name` the champion, in one step: a reader sees the old name or the new one.
+    /// The name of the bundle in shadow, if there is one.
+    pub fn shadow(&self) -> anyhow::Result<Option<String>> {
+        let place = self.folder.join(SHADOW);
+        match fs::read_to_string(&place) {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read `{}`", place.display())),
+        }
+    }
+
+    /// Puts `name` into shadow in place of whatever is there; `None` ends it.
+    pub fn set_shadow(&self, name: Option<&str>) -> anyhow::Result<()> {
+        let text = match name {
+            Some(name) => {
+                self.folder_of(name)?;
+                format!("{name}\n")
+            }
+            None => String::new(),
+        };
+        self.write(SHADOW, &text)
+    }
+
+    /// Makes `name` the champion, in one step: a reader sees the old name or the new one. It is no longer in shadow then.
     pub fn promote(&self, name: &str) -> anyhow::Result<()> {
         self.folder_of(name)?;
         let mut promoted = self.promoted()?;
-        if promoted.last().is_some_and(|champion| champion == name) {
-            return Ok(());
+        if promoted.last().is_none_or(|champion| champion != name) {
+            promoted.push(name.to_owned());
+            let oldest = promoted.len().saturating_sub(HISTORY_LIMIT);
+            self.write_promoted(&promoted[oldest..])?;
         }
-        promoted.push(name.to_owned());
-        let oldest = promoted.len().saturating_sub(HISTORY_LIMIT);
-        self.write(&promoted[oldest..])
+        if self.shadow()?.is_some_and(|shadow| shadow == name) {
+            self.set_shadow(None)?;
+        }
+        Ok(())
     }
 
     /// Takes the last promotion back and returns the champion's name then; `otherwise` when nothing is left.
@@ -100,14 +128,18 @@ impl ModelStore {
         );
         let champion = promoted.last().cloned().unwrap_or_else(|| otherwise.to_owned());
         self.folder_of(&champion)?;
-        self.write(&promoted)?;
+        self.write_promoted(&promoted)?;
         Ok(champion)
     }
 
-    fn write(&self, promoted: &[String]) -> anyhow::Result<()> {
-        let place = self.folder.join(CURRENT);
-        let part = self.folder.join(format!("{CURRENT}.part"));
+    fn write_promoted(&self, promoted: &[String]) -> anyhow::Result<()> {
         let text: String = promoted.iter().flat_map(|name| [name.as_str(), "\n"]).collect();
+        self.write(CURRENT, &text)
+    }
+
+    fn write(&self, file: &str, text: &str) -> anyhow::Result<()> {
+        let place = self.folder.join(file);
+        let part = self.folder.join(format!("{file}.part"));
         let written = fs::File::create(&part).and_then(|mut file| {
             std::io::Write::write_all(&mut file, text.as_bytes())?;
             file.sync_all()
@@ -150,5 +182,23 @@ mod tests {
         assert_eq!(store.roll_back("default").unwrap(), "a");
         assert_eq!(store.roll_back("default").unwrap(), "default");
         assert!(store.roll_back("default").is_err());
+    }
+
+    #[test]
+    fn one_bundle_is_in_shadow_until_it_is_promoted_or_taken_out() {
+        let (_folder, store) = store(&["default", "a", "b"]);
+        assert_eq!(store.shadow().unwrap(), None);
+        assert!(store.set_shadow(Some("torn")).is_err());
+        store.set_shadow(Some("a")).unwrap();
+        store.set_shadow(Some("b")).unwrap();
+        assert_eq!(store.shadow().unwrap().as_deref(), Some("b"));
+        assert_eq!(store.champion("default").unwrap(), "default", "a shadow decides nothing");
+        store.promote("a").unwrap();
+        assert_eq!(store.shadow().unwrap().as_deref(), Some("b"), "another one was promoted");
+        store.promote("b").unwrap();
+        assert_eq!((store.champion("default").unwrap().as_str(), store.shadow().unwrap()), ("b", None));
+        store.set_shadow(Some("a")).unwrap();
+        store.set_shadow(None).unwrap();
+        assert_eq!(store.shadow().unwrap(), None);
     }
 }

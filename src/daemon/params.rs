@@ -122,6 +122,7 @@ pub fn kafka(config: &Config) -> anyhow::Result<KafkaParams> {
                 OutputTopic::AlertOutcomes => topics.alert_outcomes.clone(),
                 OutputTopic::Recommendations => topics.recommendations.clone(),
                 OutputTopic::DeadLetters => topics.dead_letters.clone(),
+                OutputTopic::ShadowScores => topics.shadow_scores.clone(),
             }),
         },
         delivery: match kafka.delivery {

@@ -11,7 +11,7 @@ use crate::{
     event::{NameHash, NameKind},
     graph::{NameLookup, NameTable},
     model::{Bundle, items::ItemModel},
-    scoring::{Pool, PoolSettings, RecencyScorer, Scorer},
+    scoring::{Pool, PoolRole, PoolSettings, RecencyScorer, Scorer},
 };
 
 /// What scores users, with the texts of what it recommends.
@@ -98,6 +98,12 @@ pub fn start(config: &Config, bundle: Arc<Bundle>) -> anyhow::Result<Scoring> {
     })
 }
 
+/// Starts workers for a bundle in shadow.
+pub fn challenger(config: &Config, bundle: Arc<Bundle>) -> anyhow::Result<Arc<Pool>> {
+    let settings = PoolSettings { role: PoolRole::Challenger, ..settings(config) };
+    Ok(Arc::new(Pool::start(bundle, settings).context("cannot start a pool for the model in shadow")?))
+}
+
 fn settings(config: &Config) -> PoolSettings {
     let scoring = &config.scoring;
     let at_least_one = |value: usize| NonZeroUsize::new(value).unwrap_or(NonZeroUsize::MIN);
@@ -110,5 +116,6 @@ fn settings(config: &Config) -> PoolSettings {
         max_batch_nodes: at_least_one(scoring.max_batch_nodes),
         queue_capacity_batches: at_least_one(scoring.queue_capacity_batches),
         timeout_ms: scoring.timeout_ms,
+        role: PoolRole::Champion,
     }
 }

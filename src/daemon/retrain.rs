@@ -1,6 +1,6 @@
 //! Retraining. In the daemon: a schedule that starts a child process of low priority, bounded in time and memory. In the
 //! child: a candidate trained on what was known before the newest labelled window, held against the champion on that window,
-//! and promoted when it wins. The daemon sees the promotion and swaps the bundle in.
+//! and promoted (or put into shadow, as the configuration asks) when it wins. The daemon sees that and swaps the bundle in.
 //!
 //! What is promoted is what was measured: the candidate is not fitted again on the window that it won.
 
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::{engine, models::ModelStore, pool};
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, ENV_PREFIX, TrainingClock, TrainingConfig, TrainingMetric},
+    config::{Config, ENV_PREFIX, TrainingClock, TrainingConfig, TrainingMetric, TrainingPromotion},
     event::format_time_ms,
     metrics as names,
     model::Bundle,
@@ -116,7 +116,8 @@ fn interval_ms(training: &TrainingConfig) -> i64 {
 /// Runs one training and says how it ended.
 async fn train_in_child(config: &Config) -> anyhow::Result<&'static str> {
     let store = ModelStore::at(&config.scoring.models);
-    let before = store.champion(&config.scoring.bundle)?;
+    let now = || anyhow::Ok((store.champion(&config.scoring.bundle)?, store.shadow()?));
+    let before = now()?;
     let mut child = start(config).await?;
     let deadline = Instant::now() + Duration::from_secs(config.training.timeout_min.saturating_mul(60));
     let status = loop {
@@ -131,7 +132,14 @@ async fn train_in_child(config: &Config) -> anyhow::Result<&'static str> {
         }
     };
     ensure!(status.success(), "it ended with {status}; its lines are above");
-    Ok(if store.champion(&config.scoring.bundle)? == before { "kept" } else { "promoted" })
+    let after = now()?;
+    Ok(if after.0 != before.0 {
+        "promoted"
+    } else if after.1 != before.1 {
+        "shadowed"
+    } else {
+        "kept"
+    })
 }
 
 /// Starts `undercurrent retrain` with the configuration in force, whatever flags and variables it came from.
@@ -172,9 +180,11 @@ pub struct Retrained {
     pub name: String,
     /// What the gate said.
     pub verdict: Verdict,
+    /// Whether it is in shadow now: it won, and waits for somebody to promote it.
+    pub is_in_shadow: bool,
 }
 
-/// Trains a candidate on the snapshots, holds it against the champion, and promotes it when it wins. Blocks.
+/// Trains a candidate on the snapshots, holds it against the champion, and promotes it or puts it into shadow when it wins. Blocks.
 pub fn run_once_blocking(config: &Config, report: &mut dyn FnMut(&str)) -> anyhow::Result<Retrained> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let training = &config.training;
@@ -233,11 +243,20 @@ pub fn run_once_blocking(config: &Config, report: &mut dyn FnMut(&str)) -> anyho
     }
     candidate.save(&folder)?;
     write_verdict(&folder, &verdict)?;
+    let is_in_shadow = verdict.passed && training.promotion == TrainingPromotion::Shadow;
     if verdict.passed {
-        store.promote(&name)?;
+        follow_victory(&store, &name, training.promotion)?;
     }
     prune(&store, training.keep_candidates)?;
-    Ok(Retrained { name, verdict })
+    Ok(Retrained { name, verdict, is_in_shadow })
+}
+
+/// What becomes of a candidate that won.
+fn follow_victory(store: &ModelStore, name: &str, promotion: TrainingPromotion) -> anyhow::Result<()> {
+    match promotion {
+        TrainingPromotion::Direct => store.promote(name),
+        TrainingPromotion::Shadow => store.set_shadow(Some(name)),
+    }
 }
 
 /// What the configuration asks of a candidate.
@@ -311,11 +330,12 @@ fn newest_verdict_ms(config: &Config) -> Option<i64> {
     names.filter_map(|name| Some(verdict_of(&store.folder_of(&name).ok()?)?.judged_ms)).max()
 }
 
-/// Deletes the oldest retrained bundles that were never promoted, beyond `keep` (LIM-1).
+/// Deletes the oldest retrained bundles that were never promoted and are not in shadow, beyond `keep` (LIM-1).
 fn prune(store: &ModelStore, keep: usize) -> anyhow::Result<()> {
-    let promoted = store.promoted()?;
+    let mut used = store.promoted()?;
+    used.extend(store.shadow()?);
     let mut candidates: Vec<String> =
-        store.names()?.into_iter().filter(|name| name.starts_with(PREFIX) && !promoted.contains(name)).collect();
+        store.names()?.into_iter().filter(|name| name.starts_with(PREFIX) && !used.contains(name)).collect();
     // Names begin with the moment, so the newest are the last.
     candidates.truncate(candidates.len().saturating_sub(keep));
     for name in candidates {
@@ -361,7 +381,23 @@ mod tests {
             fs::write(folder.path().join(name).join("MANIFEST.json"), "{}").unwrap();
         }
         store.promote("retrained-1").unwrap();
+        store.set_shadow(Some("retrained-2")).unwrap();
         prune(&store, 1).unwrap();
-        assert_eq!(store.names().unwrap(), ["default", "retrained-1", "retrained-4"]);
+        assert_eq!(store.names().unwrap(), ["default", "retrained-1", "retrained-2", "retrained-4"]);
+    }
+
+    #[test]
+    fn a_winner_is_promoted_or_waits_in_shadow() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ModelStore::at(folder.path());
+        for name in ["default", "retrained-1"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("MANIFEST.json"), "{}").unwrap();
+        }
+        let state = || (store.champion("default").unwrap(), store.shadow().unwrap());
+        follow_victory(&store, "retrained-1", TrainingPromotion::Shadow).unwrap();
+        assert_eq!(state(), ("default".to_owned(), Some("retrained-1".to_owned())));
+        follow_victory(&store, "retrained-1", TrainingPromotion::Direct).unwrap();
+        assert_eq!(state(), ("retrained-1".to_owned(), None));
     }
 }

@@ -22,7 +22,7 @@ use super::{
     params, pool,
     pool::Scoring,
     readiness::Readiness,
-    retrain,
+    retrain, shadow,
     signals::Shutdown,
     upkeep::{self, Upkeep},
     webhook,
@@ -32,6 +32,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, LogKind},
     metrics as names,
+    scoring::Shadowed,
     stream::{Partitions, TimeMode, embedded::EmbeddedLog},
 };
 
@@ -64,13 +65,14 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
         LogKind::Embedded => Some(tokio::task::block_in_place(|| open_embedded(&config, &clock))?),
         LogKind::Kafka => None,
     };
+    let shadow = shadow::start(&config)?;
     let alerts = tokio::task::block_in_place(|| webhook::reader_blocking(&config, embedded.as_ref()))?;
     let time = TimeMode::Live { grace_ms: config.stream.live_grace_ms };
     let mut engine = tokio::task::block_in_place(|| {
         Engine::start_blocking(
             &config,
             EngineParts {
-                scorer: Arc::clone(&scoring.scorer),
+                scorer: Arc::new(Shadowed { champion: Arc::clone(&scoring.scorer), shadow: Arc::clone(&shadow) }),
                 decision: params::decision(&config, time)?,
                 catalogue: Arc::clone(&scoring.catalogue),
                 time,
@@ -112,6 +114,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
             tasks.spawn(retrain::schedule(config.clone(), partitions, clock, drifted, tasks_stop.clone()));
         }
     }
+    tasks.spawn(shadow::follow(config.clone(), Arc::clone(&shadow), tasks_stop.clone()));
     tasks.spawn(gauges(readiness.clone(), Arc::clone(&engine.partitions), tasks_stop.clone()));
     info!(version = env!("CARGO_PKG_VERSION"), log = ?config.input.log, threads = config.stream.threads, "running");
 
@@ -133,6 +136,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     readiness.drain();
     let deadline = Instant::now() + Duration::from_millis(config.shutdown.deadline_ms);
     let stopped = stop(engine, scoring, tasks, &tasks_stop, deadline).await;
+    shadow.vacate();
     match failure {
         Some(failure) => bail!(failure),
         None => stopped,

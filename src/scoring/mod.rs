@@ -1,15 +1,20 @@
 //! The boundary between the stream and the model: graphs in, scores out. No tensor crosses it.
 
+mod agreement;
 mod explain;
 mod lists;
 mod pool;
 mod recency;
 mod served;
+mod shadow;
 
-pub use pool::{Pool, PoolError, PoolSettings};
+pub use agreement::{Agreement, HEADS, HeadAgreement};
+pub use pool::{Pool, PoolError, PoolRole, PoolSettings};
 pub use recency::{RECENCY_VERSION, RecencyScorer};
+pub use shadow::{Shadow, ShadowSettings, Shadowed};
 
 use crate::{
+    event::UserId,
     graph::UserGraph,
     score::{Reason, ScoreRequest, Scored},
 };
@@ -47,4 +52,16 @@ pub trait Scorer: Send + Sync {
     /// Says which pieces of the user's own history moved the churn score most, strongest first, at most `limit`.
     /// Costs tens of scores; asked for alerts only. Blocks.
     fn explain_blocking(&self, request: &ScoreRequest<UserGraph>, limit: usize) -> Result<Vec<Reason>, ScoreError>;
+
+    /// What a challenger in shadow says of requests that the champion has answered (`None`: it could not), with their places.
+    /// Empty without a challenger, and where it did not answer: nothing may depend on it. Blocks for a bounded time.
+    fn challenge_blocking(
+        &self,
+        users: &[&UserId],
+        requests: &[ScoreRequest<UserGraph>],
+        champion: &[Option<Scored>],
+    ) -> Vec<(usize, Scored)> {
+        let _ = (users, requests, champion);
+        Vec::new()
+    }
 }

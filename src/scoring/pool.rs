@@ -29,6 +29,16 @@ use crate::{
     score::{ModelInfo, Reason, ScoreRequest, Scored},
 };
 
+/// What a pool scores for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PoolRole {
+    /// Everything that is decided.
+    #[default]
+    Champion,
+    /// Comparison: it is not counted with the champion's work.
+    Challenger,
+}
+
 /// Bounds of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSettings {
@@ -44,6 +54,8 @@ pub struct PoolSettings {
     pub queue_capacity_batches: NonZeroUsize,
     /// Milliseconds a request waits for its scores at most.
     pub timeout_ms: u64,
+    /// What it scores for.
+    pub role: PoolRole,
 }
 
 impl Default for PoolSettings {
@@ -56,6 +68,7 @@ impl Default for PoolSettings {
             max_batch_nodes: number(8_192),
             queue_capacity_batches: number(2),
             timeout_ms: 60_000,
+            role: PoolRole::Champion,
         }
     }
 }
@@ -103,16 +116,22 @@ impl Pool {
         gemm::set_threading_threshold(usize::MAX);
         let devices = devices(&settings)?;
         let served = Arc::new(Served::new(bundle)?);
-        gauge!(SCORING_MODEL_INFO, "model_version" => served.info.version.to_string()).set(1.0);
+        let (role, thread_name) = match settings.role {
+            PoolRole::Champion => {
+                gauge!(SCORING_MODEL_INFO, "model_version" => served.info.version.to_string()).set(1.0);
+                (settings.role, "score")
+            }
+            PoolRole::Challenger => (settings.role, "challenge"),
+        };
         let capacity = settings.queue_capacity_batches.get() * devices.len();
         let (sender, receiver) = sync_channel(capacity);
         let receiver = Arc::new(Mutex::new(receiver));
         let mut workers = Vec::with_capacity(devices.len());
         for (number, device) in devices.iter().enumerate() {
-            let name = format!("score-{number}");
+            let name = format!("{thread_name}-{number}");
             let (receiver, device) = (Arc::clone(&receiver), device.clone());
             let named = std::thread::Builder::new().name(name.clone());
-            let handle = named.spawn(move || Worker { device, own: None }.run(&receiver));
+            let handle = named.spawn(move || Worker { device, role, own: None }.run(&receiver));
             workers.push(handle.map_err(|source| PoolError::Thread { name, source })?);
         }
         Ok(Self {
@@ -169,7 +188,9 @@ impl Pool {
     fn send(&self, work: Work) -> Result<(), ScoreError> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let queue = queue.ok_or(ScoreError::Closed)?;
-        gauge!(SCORING_QUEUE_BATCHES).increment(1.0);
+        if self.settings.role == PoolRole::Champion {
+            gauge!(SCORING_QUEUE_BATCHES).increment(1.0);
+        }
         queue.send(work).map_err(|_| ScoreError::Closed)
     }
 
@@ -303,6 +324,7 @@ fn panicked(index: usize, panic: &str) -> ScoreError {
 /// One thread's device and the forward pass it owns.
 struct Worker {
     device: Device,
+    role: PoolRole,
     own: Option<(Arc<Served>, Forward)>,
 }
 
@@ -313,7 +335,9 @@ impl Worker {
             // The lock is held while waiting: the workers take turns, which is all a queue needs.
             let work = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(work) = work else { break };
-            gauge!(SCORING_QUEUE_BATCHES).decrement(1.0);
+            if self.role == PoolRole::Champion {
+                gauge!(SCORING_QUEUE_BATCHES).decrement(1.0);
+            }
             let answer = self.answer(&work);
             // A caller that gave up has closed its end; its answer is not missed.
             drop(work.reply.send((work.number, answer)));
@@ -326,9 +350,11 @@ impl Worker {
         match &work.task {
             Task::Score { requests, first } => {
                 let scores = self.score(&work.served, requests, *first);
-                let counted = if scores.is_ok() { SCORING_USERS } else { SCORING_FAILURES };
-                counter!(counted).increment(requests.len() as u64);
-                histogram!(SCORING_BATCH_SECONDS).record(started.elapsed().as_secs_f64());
+                if self.role == PoolRole::Champion {
+                    let counted = if scores.is_ok() { SCORING_USERS } else { SCORING_FAILURES };
+                    counter!(counted).increment(requests.len() as u64);
+                    histogram!(SCORING_BATCH_SECONDS).record(started.elapsed().as_secs_f64());
+                }
                 Answer::Scores(scores)
             }
             Task::Explain { request, limit } => {

@@ -11,7 +11,7 @@ use super::{
     Commit, LogError, OutputRecord, Sink, Source, Step, StreamError, StreamThread, TimeMode,
     fold::{FoldContext, Folded},
     guard::{self, Guard},
-    outputs::{DeadLetters, Decided, DecisionContext, OutputNames, Refusal, take_back},
+    outputs::{DeadLetters, Decided, DecisionContext, OutputNames, Refusal, shadow_record, take_back},
     report::{BatchReport, Stopwatch},
     score::score_all_blocking,
     thread::Owned,
@@ -63,6 +63,11 @@ impl<L: Source + Sink> StreamThread<L> {
         watch.lap("fold");
         let scores = score_all_blocking(self.parts.scorer.as_ref(), &requests, self.parts.params.scoring_attempts)?;
         watch.lap("score");
+        let users: Vec<&UserId> = targets.iter().map(|target| &target.user).collect();
+        let shadows = self.parts.scorer.challenge_blocking(&users, &requests, &scores);
+        if !shadows.is_empty() {
+            watch.lap("shadow");
+        }
         let mut outputs = Vec::with_capacity(targets.len());
         for (&partition, work) in &work {
             report.evicted_user_count += work.write_set.evicted_count();
@@ -71,16 +76,24 @@ impl<L: Source + Sink> StreamThread<L> {
             work.forgotten.iter().for_each(|user| take_back(partition, user, &mut outputs));
         }
         let mut decided = Vec::with_capacity(targets.len());
-        for ((target, request), scored) in targets.iter().zip(&requests).zip(scores) {
+        for ((target, request), scored) in targets.iter().zip(&requests).zip(&scores) {
             let Some(scored) = scored else {
                 self.dead_letter_user(target, &mut letters, &mut report);
                 decided.push(None);
                 continue;
             };
-            decided.push(Some(self.decide_blocking(&work, target, request, &scored, &mut outputs)?));
+            decided.push(Some(self.decide_blocking(&work, target, request, scored, &mut outputs)?));
         }
         for decided in decided.iter().flatten() {
             report.note_decision(decided);
+        }
+        let list_length = self.parts.decision.list_length;
+        for (place, shadow) in &shadows {
+            if let (Some(scored), Some(decided)) = (&scores[*place], &decided[*place]) {
+                let Target { partition, user, .. } = &targets[*place];
+                outputs.push(shadow_record((*partition, user), &decided.score, scored, shadow, list_length));
+                report.shadow_count += 1;
+            }
         }
         report.dead_letter_count = letters.records.len() as u64;
         outputs.append(&mut letters.records);

@@ -208,12 +208,25 @@ pub enum OutputTopic {
     Recommendations,
     /// Records that could not be folded, key = the record's own.
     DeadLetters,
+    /// What a challenger says, key = user; written only while one is in shadow.
+    ShadowScores,
 }
 
 impl OutputTopic {
     /// All output topics.
-    pub const ALL: [Self; 5] =
-        [Self::Scores, Self::ChurnAlerts, Self::AlertOutcomes, Self::Recommendations, Self::DeadLetters];
+    pub const ALL: [Self; 6] = [
+        Self::Scores,
+        Self::ChurnAlerts,
+        Self::AlertOutcomes,
+        Self::Recommendations,
+        Self::DeadLetters,
+        Self::ShadowScores,
+    ];
+
+    /// Whether the topic is written only where something is asked for, so that a log may do without it.
+    pub fn is_optional(self) -> bool {
+        self == Self::ShadowScores
+    }
 
     /// The default topic name.
     pub fn default_name(self) -> &'static str {
@@ -223,6 +236,7 @@ impl OutputTopic {
             Self::AlertOutcomes => "alert-outcomes",
             Self::Recommendations => "recommendations",
             Self::DeadLetters => "dead-letters",
+            Self::ShadowScores => "shadow-scores",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     decision::{
         DeadLetter, DecisionParams, FirstOrigin, Message, Outcomes, ScoreBook, Standing, Subject, Transition,
         UserScore, alert_message, dead_letter_message, decide, outcome_message, recommendation_message, restore_score,
-        score_message,
+        score_message, shadow_message,
     },
     event::{NameHash, Origin, PartitionId, UserId},
     graph::{BatchNames, NameLookup, UserGraph},
@@ -111,6 +111,20 @@ impl DecisionContext<'_> {
             }
         }
     }
+}
+
+/// What a challenger said of a user, beside the champion's score.
+pub(super) fn shadow_record(
+    (partition, user): (PartitionId, &UserId),
+    score: &UserScore,
+    champion: &Scored,
+    challenger: &Scored,
+    list_length: usize,
+) -> OutputRecord {
+    let subject = Subject { user, partition, erased_ms: None };
+    let Message { payload, headers } = shadow_message(subject, score, champion, challenger, list_length);
+    let key = user.as_str().as_bytes().to_vec();
+    OutputRecord { topic: OutputTopic::ShadowScores, partition, key, payload: Some(payload), headers }
 }
 
 /// Puts a record of `scores` back into the book; a tombstone forgets the user. False when it cannot be read.

@@ -39,6 +39,7 @@ pub(super) struct BatchReport {
     pub(super) score_count: u64,
     pub(super) due_user_count: u64,
     pub(super) recommendation_count: u64,
+    pub(super) shadow_count: u64,
     /// Users whose scores and lists were taken back.
     pub(super) forgotten_user_count: u64,
     /// Users whom no view has room for any more.
@@ -83,6 +84,9 @@ impl BatchReport {
         metrics::counter!(names::GRAPH_EVICTED_USERS).increment(self.evicted_user_count);
         metrics::counter!(names::DECISION_SCORES).increment(self.score_count);
         metrics::counter!(names::DECISION_RECOMMENDATIONS).increment(self.recommendation_count);
+        if self.shadow_count > 0 {
+            metrics::counter!(names::SHADOW_SCORES).increment(self.shadow_count);
+        }
         for transition in &self.alerts {
             count(names::DECISION_ALERTS, "transition", transition, 1);
         }

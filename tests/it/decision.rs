@@ -7,6 +7,7 @@ use undercurrent::{
     decision::{
         DeadLetter, Decision, DecisionParams, Message, Standing, Subject, UserScore, Verdict, alert_message,
         dead_letter_message, decide, outcome_message, recommendation_message, restore_score, score_message,
+        shadow_message,
     },
     event::{Event, EventKind, NameHash, NameKind, Offset, Origin, PartitionId, Positions, UserId, View},
     graph::{GraphParams, NameLookup, UserGraph},
@@ -114,6 +115,7 @@ const SCORE_SCHEMA: &str = include_str!("../../schemas/score.schema.json");
 const ALERT_SCHEMA: &str = include_str!("../../schemas/alert.schema.json");
 const OUTCOME_SCHEMA: &str = include_str!("../../schemas/alert_outcome.schema.json");
 const RECOMMENDATION_SCHEMA: &str = include_str!("../../schemas/recommendation.schema.json");
+const SHADOW_SCHEMA: &str = include_str!("../../schemas/shadow_score.schema.json");
 const DEAD_LETTER_SCHEMA: &str = include_str!("../../schemas/dead_letter.schema.json");
 
 #[test]
@@ -246,6 +248,30 @@ fn lists_match_their_schema_and_are_written_when_they_change() {
     assert!(!second.recommendations_changed, "ranking scores alone are no change");
     scored.items.swap(0, 1);
     assert!(decide_at(Some(&second.score), &scored, 2).recommendations_changed);
+}
+
+#[test]
+fn a_shadow_score_matches_its_schema_and_is_no_score() {
+    let user = UserId::new("u1");
+    let (champion, mut challenger) = (scored(0.2), scored(0.9));
+    challenger.model = Arc::new(ModelInfo { version: "2024-04-01-b".into(), ..(*challenger.model).clone() });
+    challenger.items.swap(0, 1);
+    let score = decide_at(None, &champion, 0).score;
+    let message = shadow_message(subject(&user), &score, &champion, &challenger, 20);
+    let payload = check(&message, SHADOW_SCHEMA, "shadow_id");
+    let of_score = check(&score_message(subject(&user), &score, &champion), SCORE_SCHEMA, "score_id");
+    assert_eq!(payload["score_id"], of_score["score_id"]);
+    assert_ne!(payload["shadow_id"], of_score["score_id"]);
+    assert_eq!(payload["champion"]["churn_probability"], of_score["churn_probability"]);
+    assert_eq!(payload["challenger"]["model_version"], "2024-04-01-b");
+    assert_eq!(
+        (&payload["shared_items_ratio"], &payload["shared_discoveries_ratio"]),
+        (&Value::from(1.0), &Value::from(1.0))
+    );
+    assert!(restore_score(&message.payload).is_err(), "nothing takes it for a score");
+    // Only the first place of each list: tea against milk.
+    let first = shadow_message(subject(&user), &score, &champion, &challenger, 1);
+    assert_eq!(serde_json::from_slice::<Value>(&first.payload).unwrap()["shared_items_ratio"], 0.0);
 }
 
 #[test]

@@ -39,13 +39,13 @@ use undercurrent::{
     },
 };
 
-const PARTITIONS: u32 = 4;
+pub(crate) const PARTITIONS: u32 = 4;
 /// A minute of these is enough for everything that is waited for.
 const POLL: Duration = Duration::from_millis(20);
 const MAX_POLLS: usize = 6_000;
 
 /// The daemon as a child process; killed when a test fails.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     folder: PathBuf,
     address: SocketAddr,
@@ -53,7 +53,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(folder: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, more: &[&str]) -> Self {
         // Free a moment ago; nobody else asks for it in between.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings: Vec<String> = [
@@ -82,7 +82,12 @@ impl Daemon {
         daemon
     }
 
-    fn wait_for(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn wait_for(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
         for _ in 0..MAX_POLLS {
             assert!(self.child.try_wait().unwrap().is_none(), "the daemon ended by itself\n{}", self.log());
             if is_so(self) {
@@ -97,37 +102,50 @@ impl Daemon {
         std::fs::read_to_string(self.folder.join("daemon.log")).unwrap_or_default()
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         exchange(self.address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
     }
 
     /// Whether `version` scores now.
-    fn scores_with(&self, version: &str) -> bool {
+    pub(crate) fn scores_with(&self, version: &str) -> bool {
         let line = format!("undercurrent_scoring_model_info{{model_version=\"{version}\"}} 1");
         self.get("/metrics").lines().any(|found| found == line)
     }
 
     /// A counter of the metrics page; 0 before it was counted.
-    fn counted(&self, metric: &str) -> usize {
+    pub(crate) fn counted(&self, metric: &str) -> usize {
         let page = self.get("/metrics");
         let value = page.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or(0)
     }
 
-    fn models(&self, arguments: &[&str]) {
-        let output = Command::new(env!("CARGO_BIN_EXE_undercurrent"))
+    /// Runs a command on its models, which must succeed, and returns what it printed.
+    pub(crate) fn models(&self, arguments: &[&str]) -> String {
+        let output = self.run_models(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command on its models, which must fail, and returns what it complained of.
+    pub(crate) fn models_refused(&self, arguments: &[&str]) -> String {
+        let output = self.run_models(arguments);
+        assert!(!output.status.success(), "{arguments:?} must be refused");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn run_models(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_undercurrent"))
             .arg("models")
             .args(arguments)
             .args(&self.settings)
             .current_dir(&self.folder)
             .env_remove("UNDERCURRENT_CONFIG")
             .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            .unwrap()
     }
 
     /// SIGTERM; must drain and exit with 0.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         assert!(Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap().success());
         let status = self.child.wait().unwrap();
         assert!(status.success(), "SIGTERM must drain and exit 0, not {status}\n{}", self.log());
@@ -144,7 +162,7 @@ impl Drop for Daemon {
 }
 
 /// One HTTP exchange on a connection of its own; an empty answer while nobody listens.
-fn exchange(address: SocketAddr, request: &str) -> String {
+pub(crate) fn exchange(address: SocketAddr, request: &str) -> String {
     let Ok(mut stream) = TcpStream::connect(address) else { return String::new() };
     stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let mut answer = String::new();

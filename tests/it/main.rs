@@ -25,6 +25,7 @@ mod properties;
 mod receiver;
 mod reference;
 mod replay;
+mod shadow;
 mod simulation;
 mod snapshot;
 mod snapshot_faults;

@@ -11,8 +11,8 @@ use crate::{
 /// librdkafka's default for `queue.buffering.max.messages`.
 const PRODUCER_QUEUE_RECORDS: usize = 100_000;
 
-/// Outputs of one user in one batch at most: score, alert, recommendation.
-const OUTPUTS_A_USER: usize = 3;
+/// Outputs of one user in one batch at most: score, alert, recommendation, shadow score.
+const OUTPUTS_A_USER: usize = 4;
 
 pub(super) fn kafka(config: &Config, report: &mut Report) {
     let kafka = &config.kafka;
@@ -44,12 +44,13 @@ pub(super) fn kafka(config: &Config, report: &mut Report) {
         .linger_ms
         .saturating_add(config.stream.idle_wait_ms)
         .saturating_add(config.scoring.timeout_ms)
+        .saturating_add(config.scoring.shadow_timeout_ms)
         .saturating_add(u64::from(kafka.commit_resolve_timeout_ms));
     report.require(
         u64::from(kafka.max_poll_interval_ms) > worst_cycle_ms,
         "kafka.max_poll_interval_ms",
         format!(
-            "must be above the worst cycle, `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `kafka.commit_resolve_timeout_ms` = {worst_cycle_ms}"
+            "must be above the worst cycle, `stream.linger_ms` + `stream.idle_wait_ms` + `scoring.timeout_ms` + `scoring.shadow_timeout_ms` + `kafka.commit_resolve_timeout_ms` = {worst_cycle_ms}"
         ),
         kafka.max_poll_interval_ms,
     );

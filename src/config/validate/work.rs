@@ -40,6 +40,18 @@ pub(super) fn scoring(config: &Config, report: &mut Report) {
     report.at_least_one("scoring.max_batch_nodes", scoring.max_batch_nodes);
     report.at_least_one("scoring.queue_capacity_batches", scoring.queue_capacity_batches);
     report.require(scoring.timeout_ms >= 100, "scoring.timeout_ms", "must be at least 100", scoring.timeout_ms);
+    report.require(
+        (0.0..=1.0).contains(&scoring.shadow_share),
+        "scoring.shadow_share",
+        "must be between 0 and 1",
+        scoring.shadow_share,
+    );
+    report.require(
+        (1..=60_000).contains(&scoring.shadow_timeout_ms),
+        "scoring.shadow_timeout_ms",
+        "must be between 1 and 60000",
+        scoring.shadow_timeout_ms,
+    );
     for (key, value) in [
         ("scoring.recency_churn_days", config.scoring.recency_churn_days),
         ("scoring.recency_purchase_days", config.scoring.recency_purchase_days),

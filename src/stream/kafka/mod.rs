@@ -34,4 +34,4 @@ pub use output_reader::KafkaOutputReader;
 pub use params::{Delivery, KafkaParams, Sasl, Secret, Security, SecurityProtocol, Timeouts, TopicNames};
 pub use send::KafkaProducer;
 pub use tail::{OutputTail, TailRecord, TailStart};
-pub use topics::{CreatedTopic, TopicPlan, check_topics, create_topics};
+pub use topics::{CreatedTopic, TopicPlan, check_output, check_topics, create_topics};

@@ -73,6 +73,7 @@ fn output_index(topic: OutputTopic) -> usize {
         OutputTopic::AlertOutcomes => 2,
         OutputTopic::Recommendations => 3,
         OutputTopic::DeadLetters => 4,
+        OutputTopic::ShadowScores => 5,
     }
 }
 

@@ -67,7 +67,10 @@ pub fn create_topics(params: &KafkaParams, plan: &TopicPlan) -> Result<Vec<Creat
         topics.push(match output {
             OutputTopic::Scores => compacted(topic),
             OutputTopic::DeadLetters => topic.set("max.message.bytes", &largest_output),
-            OutputTopic::ChurnAlerts | OutputTopic::AlertOutcomes | OutputTopic::Recommendations => topic,
+            OutputTopic::ChurnAlerts
+            | OutputTopic::AlertOutcomes
+            | OutputTopic::Recommendations
+            | OutputTopic::ShadowScores => topic,
         });
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -127,16 +130,31 @@ fn compacted(topic: NewTopic<'_>) -> NewTopic<'_> {
         .set("delete.retention.ms", "604800000")
 }
 
-/// Checks that all topics exist with one partition count, and returns it.
+/// Checks that all topics exist with one partition count, and returns it. Those that are written on request only
+/// ([`OutputTopic::is_optional`]) may be absent: older deployments do not have them.
 pub fn check_topics(params: &KafkaParams) -> Result<i32, LogError> {
     let consumer = asking_consumer(params)?;
     let mut counts = BTreeMap::new();
     let inputs = View::ALL.map(|view| params.topics.input(view));
-    let outputs = OutputTopic::ALL.map(|topic| params.topics.output(topic));
-    for name in inputs.into_iter().chain(outputs) {
-        counts.insert(name, partition_count(&consumer, name, params)?);
+    let outputs = OutputTopic::ALL.map(|topic| (params.topics.output(topic), topic.is_optional()));
+    for (name, is_optional) in inputs.map(|name| (name, false)).into_iter().chain(outputs) {
+        let count = partition_count(&consumer, name, params)?;
+        if count > 0 || !is_optional {
+            counts.insert(name, count);
+        }
     }
     agreed_count(inputs[0], &counts).map_err(|message| fatal("checking topics", message))
+}
+
+/// Checks that one output topic exists, with the partition count of the inputs.
+pub fn check_output(params: &KafkaParams, topic: OutputTopic) -> Result<(), LogError> {
+    let consumer = asking_consumer(params)?;
+    let (input, output) = (params.topics.input(View::Click), params.topics.output(topic));
+    let mut counts = BTreeMap::new();
+    for name in [input, output] {
+        counts.insert(name, partition_count(&consumer, name, params)?);
+    }
+    agreed_count(input, &counts).map_err(|message| fatal("checking topics", message)).map(|_| ())
 }
 
 /// The count all topics share, or what is wrong.

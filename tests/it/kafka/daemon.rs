@@ -60,6 +60,7 @@ impl Daemon {
             "alert_outcomes",
             "recommendations",
             "dead_letters",
+            "shadow_scores",
         ];
         let names = params.topics.inputs.iter().chain(&params.topics.outputs);
         for (topic, name) in topics.into_iter().zip(names) {

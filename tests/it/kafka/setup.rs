@@ -3,8 +3,10 @@
 use std::process::{Command, Stdio};
 
 use undercurrent::stream::{
-    Disposition, LogError,
-    kafka::{KafkaLog, KafkaParams, KafkaProducer, Sasl, Secret, SecurityProtocol, TopicPlan, create_topics},
+    Disposition, LogError, OutputTopic,
+    kafka::{
+        KafkaLog, KafkaParams, KafkaProducer, Sasl, Secret, SecurityProtocol, TopicPlan, check_output, create_topics,
+    },
 };
 
 use super::{broker, broker_with_topics, variable};
@@ -37,6 +39,22 @@ fn missing_and_unequal_topics_are_named() {
     // Only the topic that is missing is made, with another count.
     create_topics(&params, &TopicPlan { partition_count: 3, ..plan }).unwrap();
     check(&params, &[&format!("`{searches}` has 3")]);
+}
+
+/// A deployment from before there was a shadow: its topic is missing, and only a bundle in shadow minds.
+#[test]
+fn the_topic_of_shadow_scores_is_needed_by_a_shadow_only() {
+    let Some(mut params) = broker("shadow") else { return };
+    create_topics(&params, &TopicPlan { partition_count: 2, replication: Some(1), input_retention_ms: None }).unwrap();
+    check_output(&params, OutputTopic::ShadowScores).unwrap();
+    let place = OutputTopic::ALL.iter().position(|topic| topic.is_optional()).unwrap();
+    params.topics.outputs[place].push_str("-absent");
+    drop(KafkaLog::open(&params, 0).unwrap());
+    let error = check_output(&params, OutputTopic::ShadowScores).unwrap_err().to_string();
+    assert!(error.contains("shadow-scores-absent`; `undercurrent topics create`"), "{error}");
+    create_topics(&params, &TopicPlan { partition_count: 3, replication: Some(1), input_retention_ms: None }).unwrap();
+    let error = check_output(&params, OutputTopic::ShadowScores).unwrap_err().to_string();
+    assert!(error.contains("-absent` has 3"), "{error}");
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl Watch {
                     .level_after(*level)
                     .ok_or_else(|| format!("ALR-1: alert `{}` of {user} at level {level}", alert.transition))?;
             }
+            OutputTopic::ShadowScores => return Err(format!("nobody is in shadow, and {user} has a shadow score")),
             OutputTopic::AlertOutcomes => {
                 let outcome = Settled::of(record);
                 // That it is of an alert is checked at the end: a reader of alerts may wait where this one does not.
