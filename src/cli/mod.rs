@@ -21,6 +21,7 @@ mod snapshots;
 mod tail;
 mod topics;
 mod train;
+mod tune;
 mod verify_features;
 
 use std::{ffi::OsStr, io::IsTerminal, process::ExitCode};
@@ -81,6 +82,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Train again without each part, and say what each is worth
     Ablate(ablate::AblateArgs),
+    /// Search for the settings of the trees on folds of the past
+    Tune(tune::TuneArgs),
     /// Find circles of users who choose alike, and whether leaving runs in them
     Circles(circles::CirclesArgs),
     /// Train a model bundle on event files or snapshots
@@ -189,6 +192,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(&args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Ablate(args) => ablate::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Circles(args) => circles::run(args),
         Command::Train(args) => train::run(&cli.global, args),
         Command::Retrain(args) => retrain::run(&cli.global, &args),

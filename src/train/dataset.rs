@@ -1,4 +1,6 @@
-//! Prediction files: the only place of training that knows Arrow and Parquet.
+//! Prediction files and files of tuning trials: the only place of training that knows Arrow and Parquet.
+
+mod trials;
 
 use std::{fs::File, path::Path, sync::Arc};
 
@@ -12,6 +14,8 @@ use parquet::{
     errors::ParquetError,
     file::properties::WriterProperties,
 };
+
+pub use trials::{read_trials, write_trials};
 
 /// Predictions of one user.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,12 +43,28 @@ pub enum DatasetError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The file cannot be opened.
+    #[error("cannot open `{path}`: {source}")]
+    Open {
+        /// The file.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file is of another kind.
+    #[error("`{path}` has no column `{column}` of the expected type")]
+    Column {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+    },
     /// The columns do not form a batch.
-    #[error("cannot lay out predictions: {0}")]
+    #[error("cannot lay out columns: {0}")]
     Layout(#[from] ArrowError),
-    /// Writing failed.
-    #[error("cannot write predictions: {0}")]
-    Write(#[from] ParquetError),
+    /// Reading or writing failed.
+    #[error("cannot read or write Parquet: {0}")]
+    Parquet(#[from] ParquetError),
 }
 
 /// Writes `user_id` (string), `churn` and `purchase` (double), `items` and `discoveries` (list of string).
@@ -52,11 +72,14 @@ pub fn write_predictions(path: &Path, predictions: &[UserPrediction]) -> Result<
     let file =
         File::create(path).map_err(|source| DatasetError::Create { path: path.display().to_string(), source })?;
     let batch = batch_of(predictions)?;
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(compressed()))?;
     writer.write(&batch)?;
     writer.close()?;
     Ok(())
+}
+
+fn compressed() -> WriterProperties {
+    WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build()
 }
 
 fn batch_of(predictions: &[UserPrediction]) -> Result<RecordBatch, ArrowError> {

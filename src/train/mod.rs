@@ -26,6 +26,7 @@ pub mod schedule;
 mod simplex;
 mod trainer;
 pub mod trees;
+pub mod tune;
 pub mod verify;
 
 pub use example::Example;

@@ -33,24 +33,81 @@ pub(super) struct Inputs<'a> {
     pub(super) width: usize,
     /// The user of each example: a tree sees all of a user's examples or none.
     pub(super) users: &'a [u32],
+    pub(super) settings: TreeSettings,
     pub(super) seed: u64,
     pub(super) threads: usize,
 }
 
-/// Leaves of the trees of the forests over ranks, and of those over raw values; all are averaged. Forests that differ say
-/// more together than equal ones with other seeds.
-const LEAVES: [usize; 2] = [15, 7];
-const FORESTS_EACH: usize = LEAVES.len();
+/// How the trees are grown; `undercurrent tune` searches for them.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct TreeSettings {
+    /// Share of each tree's answer that is added.
+    pub learning_rate: f64,
+    /// Leaves of a tree at most.
+    pub max_leaves: usize,
+    /// Questions from root to leaf at most.
+    pub max_depth: usize,
+    /// Leaves there would be if each had the fewest rows allowed: a leaf holds at least one row of this many.
+    pub leaves_of_least_rows: usize,
+    /// L2 penalty of leaf values.
+    pub ridge: f64,
+    /// Share of the users each tree sees.
+    pub row_share: f64,
+    /// Share of the features each tree sees.
+    pub feature_share: f64,
+}
+
+impl Default for TreeSettings {
+    fn default() -> Self {
+        Self {
+            learning_rate: 0.03,
+            max_leaves: 15,
+            max_depth: 8,
+            leaves_of_least_rows: 300,
+            ridge: 10.0,
+            row_share: 0.5,
+            feature_share: 0.3,
+        }
+    }
+}
+
+impl TreeSettings {
+    /// For a sample of `rows` rows.
+    pub(super) fn boost(&self, rows: usize, seed: u64) -> BoostSettings {
+        BoostSettings {
+            max_trees: 900,
+            patience: 50,
+            learning_rate: self.learning_rate,
+            max_leaves: self.max_leaves,
+            max_depth: self.max_depth,
+            min_rows: (rows / self.leaves_of_least_rows.max(1)).clamp(5, 500),
+            min_curvature: 1.0,
+            ridge: self.ridge,
+            row_share: self.row_share,
+            feature_share: self.feature_share,
+            seed,
+            threads: 1,
+        }
+    }
+}
+
+/// Forests over ranks, and as many over raw values: with as many leaves as set, and with half of them. All are averaged:
+/// forests that differ say more together than equal ones with other seeds.
+const FORESTS_EACH: usize = 2;
+/// Bins of a raw feature at most.
+pub(super) const MAX_BINS: usize = 127;
 
 /// Fits the forests of both heads.
 pub(super) fn fit(inputs: &Inputs<'_>, heads: &[HeadRows; 2]) -> [Forests; 2] {
     let width = inputs.width;
-    let bins = [Bins::of(inputs.ranked, width, 63, inputs.threads), Bins::of(inputs.raw, width, 127, inputs.threads)];
+    let bins =
+        [Bins::of(inputs.ranked, width, 63, inputs.threads), Bins::of(inputs.raw, width, MAX_BINS, inputs.threads)];
     let jobs = 2 * 2 * FORESTS_EACH;
     let mut fitted = parallel::map(inputs.threads, jobs, |job| {
         let (head, form, number) = (job / (2 * FORESTS_EACH), job / FORESTS_EACH % 2, job % FORESTS_EACH);
         let seed = inputs.seed.wrapping_mul(1_000) + number as u64;
-        one(&bins[form], inputs.users, &heads[head], LEAVES[number], seed)
+        let settings = TreeSettings { max_leaves: (inputs.settings.max_leaves >> number).max(2), ..inputs.settings };
+        one(&bins[form], inputs.users, &heads[head], &settings, seed)
     })
     .into_iter();
     [0, 1].map(|_| {
@@ -61,27 +118,13 @@ pub(super) fn fit(inputs: &Inputs<'_>, heads: &[HeadRows; 2]) -> [Forests; 2] {
 }
 
 /// One forest of the past, and one of everything with as many trees.
-fn one(bins: &Bins, users: &[u32], rows: &HeadRows, max_leaves: usize, seed: u64) -> (Forest, Forest) {
+fn one(bins: &Bins, users: &[u32], rows: &HeadRows, settings: &TreeSettings, seed: u64) -> (Forest, Forest) {
     let split = |rows: &[(usize, bool)]| -> (Vec<u32>, Vec<bool>) {
         rows.iter().map(|(row, label)| (u32::try_from(*row).unwrap_or(u32::MAX), *label)).unzip()
     };
     let groups = |rows: &[u32]| -> Vec<u32> { rows.iter().map(|row| users[*row as usize]).collect() };
     let ((past, past_labels), (held, held_labels), (all, all_labels)) =
         (split(&rows.past), split(&rows.held), split(&rows.all));
-    let settings = |count: usize| BoostSettings {
-        max_trees: 900,
-        patience: 50,
-        learning_rate: 0.03,
-        max_leaves,
-        max_depth: 8,
-        min_rows: (count / 300).clamp(5, 500),
-        min_curvature: 1.0,
-        ridge: 10.0,
-        row_share: 0.5,
-        feature_share: 0.3,
-        seed,
-        threads: 1,
-    };
     let loss = |scores: &[f64]| {
         let probabilities: Vec<f64> = scores.iter().map(|score| sigmoid(*score)).collect();
         log_loss(&held_labels, &probabilities)
@@ -89,10 +132,10 @@ fn one(bins: &Bins, users: &[u32], rows: &HeadRows, max_leaves: usize, seed: u64
     let watch = Watch { rows: &held, loss: &loss };
     let objective = LogLoss { labels: &past_labels, weights: &[] };
     let sample = Sample { rows: &past, groups: &groups(&past) };
-    let past_forest = boost(bins, sample, &objective, Some(&watch), &settings(past.len())).forest;
+    let past_forest = boost(bins, sample, &objective, Some(&watch), &settings.boost(past.len(), seed)).forest;
     let objective = LogLoss { labels: &all_labels, weights: &[] };
     let sample = Sample { rows: &all, groups: &groups(&all) };
-    let all_settings = BoostSettings { max_trees: past_forest.tree_count(), ..settings(all.len()) };
+    let all_settings = BoostSettings { max_trees: past_forest.tree_count(), ..settings.boost(all.len(), seed) };
     let all_forest = boost(bins, sample, &objective, None, &all_settings).forest;
     (past_forest, all_forest)
 }

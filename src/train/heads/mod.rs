@@ -6,6 +6,7 @@
 
 mod baselines;
 mod blend;
+mod folds;
 mod forests;
 mod judge;
 mod network;
@@ -19,8 +20,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::parts::HeadPart;
 use self::{baselines::Baselines, training::Training};
+pub use self::{folds::TreeFolds, forests::TreeSettings, parts::HeadPart};
 use super::{
     TrainError,
     examples::{Moment, purchase_history, repeat_history},
@@ -94,6 +95,8 @@ pub struct HeadOptions {
     pub max_epochs: usize,
     /// Items with embeddings of their own at most.
     pub max_vocabulary: usize,
+    /// How trees are grown.
+    pub trees: TreeSettings,
     /// A part to leave out, to see what it is worth.
     pub without: Option<HeadPart>,
 }
@@ -107,6 +110,7 @@ impl Default for HeadOptions {
             max_network_examples: 16_000,
             max_epochs: 8,
             max_vocabulary: 8_000,
+            trees: TreeSettings::default(),
             without: None,
         }
     }
