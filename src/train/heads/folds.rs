@@ -115,7 +115,8 @@ impl TreeFolds {
         let groups: Vec<u32> = past.iter().map(|row| self.users[*row as usize]).collect();
         let objective = LogLoss { labels: past_labels, weights: &[] };
         let sample = Sample { rows: past, groups: &groups };
-        let boosted = boost(&self.bins, sample, &objective, Some(&watch), &settings.boost(past.len(), self.seed));
+        let boosted =
+            boost(&self.bins, sample, &objective, Some(&watch), &settings.boost(past.len(), false, self.seed));
         boosted.loss.unwrap_or(f64::MAX) / entropy(held_labels)
     }
 }

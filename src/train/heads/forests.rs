@@ -25,8 +25,6 @@ pub(super) struct HeadRows {
 
 /// What forests are fitted to.
 pub(super) struct Inputs<'a> {
-    /// Ranked features by example, NaN where missing.
-    pub(super) ranked: &'a [f32],
     /// Raw features by example.
     pub(super) raw: &'a [f32],
     /// Features an example.
@@ -72,13 +70,14 @@ impl Default for TreeSettings {
 }
 
 impl TreeSettings {
-    /// For a sample of `rows` rows.
-    pub(super) fn boost(&self, rows: usize, seed: u64) -> BoostSettings {
+    /// For a sample of `rows` rows; with drawn cuts twice the leaves, as each says less.
+    pub(super) fn boost(&self, rows: usize, draws_cuts: bool, seed: u64) -> BoostSettings {
         BoostSettings {
             max_trees: 900,
             patience: 50,
             learning_rate: self.learning_rate,
-            max_leaves: self.max_leaves,
+            max_leaves: self.max_leaves << u32::from(draws_cuts),
+            draws_cuts,
             max_depth: self.max_depth,
             min_rows: (rows / self.leaves_of_least_rows.max(1)).clamp(5, 500),
             min_curvature: 1.0,
@@ -91,34 +90,45 @@ impl TreeSettings {
     }
 }
 
-/// Forests over ranks, and as many over raw values: with as many leaves as set, and with half of them. All are averaged:
-/// forests that differ say more together than equal ones with other seeds.
-const FORESTS_EACH: usize = 2;
-/// Bins of a raw feature at most.
-pub(super) const MAX_BINS: usize = 127;
+/// Forests of a head; all are averaged. The even ones look for the best cuts, the odd ones draw them and have twice the
+/// leaves: forests that differ say more together than equal ones with other seeds. All read raw values: on histories whose
+/// users change, a rank within the moment means another thing at the next one (the logistic regression and the network, which
+/// need one scale, read ranks).
+const FORESTS: usize = 4;
 
 /// Fits the forests of both heads.
 pub(super) fn fit(inputs: &Inputs<'_>, heads: &[HeadRows; 2]) -> [Forests; 2] {
     let width = inputs.width;
-    let bins =
-        [Bins::of(inputs.ranked, width, 63, inputs.threads), Bins::of(inputs.raw, width, MAX_BINS, inputs.threads)];
-    let jobs = 2 * 2 * FORESTS_EACH;
-    let mut fitted = parallel::map(inputs.threads, jobs, |job| {
-        let (head, form, number) = (job / (2 * FORESTS_EACH), job / FORESTS_EACH % 2, job % FORESTS_EACH);
-        let seed = inputs.seed.wrapping_mul(1_000) + number as u64;
-        let settings = TreeSettings { max_leaves: (inputs.settings.max_leaves >> number).max(2), ..inputs.settings };
-        one(&bins[form], inputs.users, &heads[head], &settings, seed)
+    let bins = Bins::of(inputs.raw, width, MAX_BINS, inputs.threads);
+    let mut fitted = parallel::map(inputs.threads, 2 * FORESTS, |job| {
+        let (head, number) = (job / FORESTS, job % FORESTS);
+        one(&bins, inputs.users, &heads[head], &inputs.settings, number % 2 == 1, seed_of(inputs.seed, number))
     })
     .into_iter();
     [0, 1].map(|_| {
-        let (past, all): (Vec<Forest>, Vec<Forest>) = fitted.by_ref().take(2 * FORESTS_EACH).unzip();
-        let offsets: Vec<usize> = (0..2 * FORESTS_EACH).map(|place| place / FORESTS_EACH * width).collect();
-        Forests { past: Forest::mean(&past, &offsets, 2 * width), all: Forest::mean(&all, &offsets, 2 * width) }
+        let (past, all): (Vec<Forest>, Vec<Forest>) = fitted.by_ref().take(FORESTS).unzip();
+        // The rows that are served hold ranks first.
+        let mean = |forests: &[Forest]| Forest::mean(forests, &[width; FORESTS], 2 * width);
+        Forests { past: mean(&past), all: mean(&all) }
     })
 }
 
+/// Bins of a feature at most.
+pub(super) const MAX_BINS: usize = 127;
+
+fn seed_of(seed: u64, number: usize) -> u64 {
+    seed.wrapping_mul(1_000) + number as u64
+}
+
 /// One forest of the past, and one of everything with as many trees.
-fn one(bins: &Bins, users: &[u32], rows: &HeadRows, settings: &TreeSettings, seed: u64) -> (Forest, Forest) {
+fn one(
+    bins: &Bins,
+    users: &[u32],
+    rows: &HeadRows,
+    settings: &TreeSettings,
+    draws_cuts: bool,
+    seed: u64,
+) -> (Forest, Forest) {
     let split = |rows: &[(usize, bool)]| -> (Vec<u32>, Vec<bool>) {
         rows.iter().map(|(row, label)| (u32::try_from(*row).unwrap_or(u32::MAX), *label)).unzip()
     };
@@ -132,10 +142,12 @@ fn one(bins: &Bins, users: &[u32], rows: &HeadRows, settings: &TreeSettings, see
     let watch = Watch { rows: &held, loss: &loss };
     let objective = LogLoss { labels: &past_labels, weights: &[] };
     let sample = Sample { rows: &past, groups: &groups(&past) };
-    let past_forest = boost(bins, sample, &objective, Some(&watch), &settings.boost(past.len(), seed)).forest;
+    let past_forest =
+        boost(bins, sample, &objective, Some(&watch), &settings.boost(past.len(), draws_cuts, seed)).forest;
     let objective = LogLoss { labels: &all_labels, weights: &[] };
     let sample = Sample { rows: &all, groups: &groups(&all) };
-    let all_settings = BoostSettings { max_trees: past_forest.tree_count(), ..settings.boost(all.len(), seed) };
+    let all_settings =
+        BoostSettings { max_trees: past_forest.tree_count(), ..settings.boost(all.len(), draws_cuts, seed) };
     let all_forest = boost(bins, sample, &objective, None, &all_settings).forest;
     (past_forest, all_forest)
 }

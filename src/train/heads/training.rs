@@ -251,11 +251,8 @@ impl<'a, H: History> Training<'a, H> {
 
     /// Trees of both heads.
     fn forests(&self) -> [Forests; 2] {
-        let pairs = self.ranked.iter().zip(&self.set.raw);
-        let ranked: Vec<f32> = pairs.map(|(rank, raw)| if raw.is_nan() { f32::NAN } else { *rank }).collect();
         let users: Vec<u32> = self.set.examples.iter().map(|example| example.user).collect();
         let inputs = Inputs {
-            ranked: &ranked,
             raw: &self.set.raw,
             width: self.set.width,
             users: &users,

@@ -33,6 +33,7 @@ impl Default for RankerOptions {
             ridge: 5.0,
             row_share: 0.7,
             feature_share: 0.4,
+            draws_cuts: false,
             seed: 1,
             threads: 2,
         };

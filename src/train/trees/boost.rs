@@ -7,7 +7,7 @@
     reason = "shares of counts"
 )]
 
-use rand::{SeedableRng, seq::SliceRandom};
+use rand::{RngCore, SeedableRng, seq::SliceRandom};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::{
@@ -40,7 +40,9 @@ pub struct BoostSettings {
     pub row_share: f64,
     /// Share of the features each tree sees.
     pub feature_share: f64,
-    /// Seed of both draws.
+    /// Whether one cut of each feature and leaf is drawn instead of looking for the best.
+    pub draws_cuts: bool,
+    /// Seed of all draws.
     pub seed: u64,
     /// Threads; the trees do not depend on it.
     pub threads: usize,
@@ -59,6 +61,7 @@ impl Default for BoostSettings {
             ridge: 1.0,
             row_share: 0.8,
             feature_share: 0.5,
+            draws_cuts: false,
             seed: 1,
             threads: 1,
         }
@@ -119,6 +122,7 @@ pub fn boost(
         min_rows: settings.min_rows,
         ridge: settings.ridge,
         rate: settings.learning_rate,
+        drawn_cuts: None,
         threads: settings.threads,
     };
     let draw = Draw::new(sample);
@@ -138,7 +142,8 @@ pub fn boost(
             features.truncate(count);
             features.sort_unstable();
         }
-        let nodes = grow(bins, &mut order, &by_row, &features, &grow_settings);
+        let drawn_cuts = settings.draws_cuts.then(|| random.next_u64());
+        let nodes = grow(bins, &mut order, &by_row, &features, &GrowSettings { drawn_cuts, ..grow_settings });
         add(bins, &nodes, sample.rows, &mut scores);
         forest.push(&nodes);
         if let (Some(watch), Some((least, trees))) = (watch, best.as_mut()) {
@@ -273,6 +278,34 @@ mod tests {
         let counts = fitted.forest.split_counts();
         // One question a tree suffices for what is missing; the two that interact are asked most.
         assert!(counts[..2].iter().min() > counts[3..].iter().max(), "{counts:?}");
+    }
+
+    #[test]
+    fn drawn_cuts_find_it_too_and_are_others() {
+        let (mut values, mut labels) = interaction(4_000, 1);
+        let (test_values, test_labels) = interaction(2_000, 2);
+        values.extend(&test_values);
+        labels.extend(&test_labels);
+        let bins = Bins::of(&values, 6, 63, 2);
+        let (rows, watched): (Vec<u32>, Vec<u32>) = ((0..4_000).collect(), (4_000..6_000).collect());
+        let loss = |scores: &[f64]| log_loss(&test_labels, scores);
+        let watch = Watch { rows: &watched, loss: &loss };
+        let objective = LogLoss { labels: &labels[..4_000], weights: &[] };
+        let fit = |draws_cuts: bool, seed: u64, threads: usize| {
+            let settings = BoostSettings {
+                learning_rate: 0.1,
+                max_leaves: 12,
+                draws_cuts,
+                seed,
+                threads,
+                ..BoostSettings::default()
+            };
+            boost(&bins, Sample { rows: &rows, groups: &[] }, &objective, Some(&watch), &settings)
+        };
+        let drawn = fit(true, 1, 1);
+        assert!(drawn.loss.unwrap() < 0.42, "{:?}", drawn.loss);
+        assert_eq!(drawn, fit(true, 1, 3));
+        assert!(drawn.forest != fit(true, 2, 1).forest && drawn.forest != fit(false, 1, 1).forest);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub(super) struct GrowSettings {
     pub(super) ridge: f64,
     /// Factor of leaf values.
     pub(super) rate: f64,
+    /// With a seed, one cut of each feature and leaf is drawn instead of looking for the best: extremely randomised trees
+    /// (Geurts, Ernst & Wehenkel 2006).
+    pub(super) drawn_cuts: Option<u64>,
     pub(super) threads: usize,
 }
 
@@ -171,8 +174,8 @@ impl<'a> Growing<'a> {
         let this = &*self;
         let known = (&small, large.as_ref());
         let (small_size, small_sums) = (known.0.end - known.0.start, known.0.sums);
-        let large_facts = known.1.map(|leaf| (leaf.end - leaf.start, leaf.sums, may_split(leaf)));
-        let small_may = may_split(known.0);
+        let large_facts = known.1.map(|leaf| (leaf.end - leaf.start, leaf.sums, may_split(leaf), leaf.node));
+        let (small_may, small_node) = (may_split(known.0), known.0.node);
         let work = |piece: std::ops::Range<usize>, own: &mut [[f64; 2]], other: &mut [[f64; 2]]| {
             let mut best: [Option<Cut>; 2] = [None; 2];
             let offset = this.starts[piece.start];
@@ -186,15 +189,15 @@ impl<'a> Growing<'a> {
                     sum[1] += f64::from(*curvature);
                 }
                 if small_may {
-                    best[0] = better(best[0], this.cut(column, sums, small_sums, small_size));
+                    best[0] = better(best[0], this.cut(column, sums, small_sums, small_size, small_node));
                 }
-                if let Some((size, total, may)) = large_facts {
+                if let Some((size, total, may, node)) = large_facts {
                     let rest = &mut other[range];
                     for (rest, sum) in rest.iter_mut().zip(sums.iter()) {
                         *rest = [rest[0] - sum[0], rest[1] - sum[1]];
                     }
                     if may {
-                        best[1] = better(best[1], this.cut(column, rest, total, size));
+                        best[1] = better(best[1], this.cut(column, rest, total, size, node));
                     }
                 }
             }
@@ -217,8 +220,9 @@ impl<'a> Growing<'a> {
         (0..count).map(|piece| features * piece / count..features * (piece + 1) / count).collect()
     }
 
-    /// The best cut over one feature.
-    fn cut(&self, column: usize, sums: &[[f64; 2]], total: [f64; 2], size: usize) -> Option<Cut> {
+    /// The best cut over one feature, or the drawn one.
+    fn cut(&self, column: usize, sums: &[[f64; 2]], total: [f64; 2], size: usize, node: usize) -> Option<Cut> {
+        let drawn = self.settings.drawn_cuts.map(|seed| self.drawn_bin(seed, column, sums.len(), node));
         let score = |sums: [f64; 2]| sums[0] * sums[0] / (sums[1] + self.settings.ridge);
         let whole = score(total);
         // Rows of a side are told from its share of the curvature, as histograms do not count them.
@@ -231,7 +235,7 @@ impl<'a> Growing<'a> {
             for (bin, sum) in sums.iter().enumerate().take(sums.len() - 1).skip(1) {
                 left = [left[0] + sum[0], left[1] + sum[1]];
                 let right = [total[0] - left[0], total[1] - left[1]];
-                if left[1] < least {
+                if left[1] < least || drawn.is_some_and(|drawn| drawn != bin) {
                     continue;
                 }
                 if right[1] < least {
@@ -244,6 +248,14 @@ impl<'a> Growing<'a> {
             }
         }
         best
+    }
+
+    /// A bin of a feature that has one above it, by seed, feature and leaf, so that threads draw alike.
+    fn drawn_bin(&self, seed: u64, column: usize, bins: usize, node: usize) -> usize {
+        let parts = [seed, u64::from(self.features[column]), node as u64];
+        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.to_le_bytes()).collect();
+        let count = bins.saturating_sub(2).max(1);
+        1 + (xxhash_rust::xxh3::xxh3_64(&bytes) % count as u64) as usize
     }
 }
 
