@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use crate::features::Missing;
 use crate::train::{
     evaluate::{EvaluateOptions, parse_cutoff},
     schedule::Horizons,
@@ -41,9 +42,20 @@ pub(super) struct TaskArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// What stands for values that a user does not have: nothing, their meaning is `learned`, or the `median` or `mean` of the
+    /// others, or, inside regular series, `interpolated` ones
+    #[arg(long, value_name = "WAY", default_value = "learned", value_parser = missing)]
+    missing: Missing,
     /// Threads [default: one a core]; the result does not depend on it
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+}
+
+fn missing(name: &str) -> Result<Missing, String> {
+    Missing::from_name(name).ok_or_else(|| {
+        let names: Vec<&str> = Missing::ALL.into_iter().map(Missing::name).collect();
+        format!("the ways are {}", names.join(", "))
+    })
 }
 
 impl HistoryArgs {
@@ -74,6 +86,7 @@ impl TaskArgs {
             seed: self.seed,
             out,
             threads,
+            missing: self.missing,
             report: false,
         }
     }
@@ -81,6 +94,11 @@ impl TaskArgs {
     /// What is predicted.
     pub(super) fn horizons(&self) -> Horizons {
         Horizons { history_days: self.history_days, churn_days: self.churn_days, purchase_days: self.purchase_days }
+    }
+
+    /// What stands for values that a user does not have.
+    pub(super) fn missing(&self) -> Missing {
+        self.missing
     }
 
     /// Seed of everything random.

@@ -74,6 +74,7 @@ pub(super) fn run(global: &GlobalArgs, args: TrainArgs) -> anyhow::Result<()> {
             until_ms,
             horizons: args.task.horizons(),
             seed: args.task.seed(),
+            missing: args.task.missing(),
             out: args.out,
             threads: args.task.threads(),
         };

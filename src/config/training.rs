@@ -41,6 +41,21 @@ pub enum TrainingPromotion {
     Shadow,
 }
 
+/// What stands for values that a user does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingMissing {
+    /// Nothing: what it means that they are missing is learned.
+    #[default]
+    Learned,
+    /// The median of those who have them.
+    Median,
+    /// Their mean.
+    Mean,
+    /// Inside regular series what lies between the neighbours.
+    Interpolated,
+}
+
 /// Retraining: a child process of low priority reads the snapshots, trains a candidate, and promotes it if it beats the
 /// champion on the newest users whose labels are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +86,9 @@ pub struct TrainingConfig {
     pub purchase_days: u32,
     /// Seed of everything random in training.
     pub seed: u64,
+    /// What stands for values that a user does not have: nothing, what it means is `learned`; the `median` or the `mean` of the users who
+    /// have them; or, inside regular series, `interpolated` ones.
+    pub missing: TrainingMissing,
     /// What decides between candidate and champion: `churn_roc_auc`, `churn_log_loss`, `purchase_roc_auc` or `purchase_log_loss`,
     /// on the newest users whose labels are known and whom the candidate has not seen.
     pub metric: TrainingMetric,
@@ -114,6 +132,7 @@ impl Default for TrainingConfig {
             churn_days: 30,
             purchase_days: 7,
             seed: 1,
+            missing: TrainingMissing::Learned,
             metric: TrainingMetric::ChurnRocAuc,
             min_gain: 0.0,
             promotion: TrainingPromotion::Direct,

@@ -19,8 +19,9 @@ use tracing::{info, warn};
 use super::{engine, models::ModelStore, pool};
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, ENV_PREFIX, TrainingClock, TrainingConfig, TrainingMetric, TrainingPromotion},
+    config::{Config, ENV_PREFIX, TrainingClock, TrainingConfig, TrainingMetric, TrainingMissing, TrainingPromotion},
     event::format_time_ms,
+    features::Missing,
     metrics as names,
     model::Bundle,
     scoring::{Pool, PoolSettings},
@@ -216,6 +217,7 @@ pub fn run_once_blocking(config: &Config, report: &mut dyn FnMut(&str)) -> anyho
         until_ms: i64::MAX,
         horizons,
         seed: training.seed,
+        missing: missing(training.missing),
         out: folder.clone(),
         threads: NonZeroUsize::new(training.threads).unwrap_or(NonZeroUsize::MIN),
         parent: Some(champion.version.to_string()),
@@ -256,6 +258,15 @@ fn follow_victory(store: &ModelStore, name: &str, promotion: TrainingPromotion) 
     match promotion {
         TrainingPromotion::Direct => store.promote(name),
         TrainingPromotion::Shadow => store.set_shadow(Some(name)),
+    }
+}
+
+fn missing(missing: TrainingMissing) -> Missing {
+    match missing {
+        TrainingMissing::Learned => Missing::Learned,
+        TrainingMissing::Median => Missing::Median,
+        TrainingMissing::Mean => Missing::Mean,
+        TrainingMissing::Interpolated => Missing::Interpolated,
     }
 }
 

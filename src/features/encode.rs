@@ -26,7 +26,7 @@ const MERGED_EVENTS: usize = 64;
 pub struct EncodedUser {
     /// The moment, milliseconds since the Unix epoch.
     pub as_of_ms: i64,
-    /// Raw values of the user features in the specification's order; NaN where missing.
+    /// Raw values of the user features in the specification's order; NaN where missing and nothing stands for it.
     pub raw: Vec<f32>,
     /// The same as normal scores; 0 where missing.
     pub features: Vec<f32>,
@@ -99,7 +99,7 @@ impl Encoder {
         }
     }
 
-    /// The raw user features alone, NaN where missing: what the quantile knots are fitted on.
+    /// The raw user features alone, NaN where missing and nothing stands for it: what the quantile knots are fitted on.
     pub fn raw(&self, graph: &UserGraph, as_of_ms: i64) -> Vec<f32> {
         self.raw_of(&graph.expand(&self.graph), as_of_ms)
     }
@@ -107,7 +107,9 @@ impl Encoder {
     fn raw_of(&self, graph: &ExpandedGraph, as_of_ms: i64) -> Vec<f32> {
         let mut row = Row::with_capacity(self.spec.features().len());
         put_all(&mut row, graph, as_of_ms, &self.spec, &self.decay);
-        row.into_values()
+        let mut values = row.into_values();
+        self.spec.fill(&mut values);
+        values
     }
 }
 

@@ -12,6 +12,7 @@ mod bgnbd;
 mod encode;
 mod habits;
 mod history;
+mod missing;
 mod reference;
 mod rhythm;
 mod row;
@@ -24,6 +25,7 @@ mod vocabulary;
 
 pub use bgnbd::{BgNbd, RepeatHistory};
 pub use encode::{CONTEXT_WIDTH, EncodedUser, Encoder, expected_value_minor};
+pub use missing::Missing;
 pub use reference::Reference;
 pub use row::FeatureInfo;
 pub use spec::{Feature, FeatureSettings, FeatureSpec, SpecError};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BgNbd, FeatureInfo, ItemVocabulary, Knots, encode};
+use super::{BgNbd, FeatureInfo, ItemVocabulary, Knots, Missing, encode, missing};
 use crate::{
     event::{EventKind, NameHash},
     graph::{GraphParams, KindSet},
@@ -28,6 +28,14 @@ pub struct FeatureSettings {
     pub edge_capacity: usize,
     /// Most recent events of a user given to the network.
     pub sequence_capacity: usize,
+    /// What stands for missing values.
+    #[serde(default, skip_serializing_if = "is_learned")]
+    pub missing: Missing,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_learned(missing: &Missing) -> bool {
+    *missing == Missing::Learned
 }
 
 impl Default for FeatureSettings {
@@ -52,6 +60,7 @@ impl FeatureSettings {
             node_capacity: 24,
             edge_capacity: 48,
             sequence_capacity: 32,
+            missing: Missing::Learned,
         }
     }
 
@@ -84,8 +93,10 @@ pub struct Feature {
     pub name: String,
     /// Unit of the raw value.
     pub unit: String,
-    /// Training quantiles. A missing value takes the median's place (score 0) and sets the feature's missing bit.
+    /// Training quantiles. A value that stays missing takes the median's place (score 0) and sets the feature's missing bit.
     pub knots: Knots,
+    /// What stands for a missing value, where [`FeatureSettings::missing`] puts one number there.
+    pub fill: Option<f32>,
 }
 
 /// The feature specification: every feature in the encoder's order, the vocabulary and the fitted parameters.
@@ -98,17 +109,26 @@ pub struct FeatureSpec {
     /// BG/NBD of purchase days, when fitted.
     pub bgnbd_purchase: Option<BgNbd>,
     features: Vec<Feature>,
+    /// Places of each regular series, where gaps in them are interpolated.
+    series: Vec<Vec<usize>>,
     vocabulary: ItemVocabulary,
 }
 
 impl FeatureSpec {
     /// A specification that knows no training data yet: every transformed feature is missing and every item unseen.
     pub fn new(settings: FeatureSettings, bgnbd_activity: Option<BgNbd>, bgnbd_purchase: Option<BgNbd>) -> Self {
-        let features = encode::describe(&settings)
+        let features: Vec<Feature> = encode::describe(&settings)
             .into_iter()
-            .map(|FeatureInfo { name, unit }| Feature { name, unit: unit.to_owned(), knots: Knots::default() })
+            .map(|FeatureInfo { name, unit }| Feature {
+                name,
+                unit: unit.to_owned(),
+                knots: Knots::default(),
+                fill: None,
+            })
             .collect();
-        Self { bgnbd_activity, bgnbd_purchase, features, ..Self::empty(settings) }
+        let series =
+            if settings.missing == Missing::Interpolated { missing::regular_series(&features) } else { Vec::new() };
+        Self { bgnbd_activity, bgnbd_purchase, features, series, ..Self::empty(settings) }
     }
 
     /// A specification without features, enough to list them.
@@ -118,7 +138,34 @@ impl FeatureSpec {
             bgnbd_activity: None,
             bgnbd_purchase: None,
             features: Vec::new(),
+            series: Vec::new(),
             vocabulary: ItemVocabulary::default(),
+        }
+    }
+
+    /// Learns from raw rows of training users what stands for missing values, and puts it there. Each row is as long as
+    /// [`features`](Self::features).
+    pub fn fit_fills(&mut self, rows: &mut [f32]) {
+        let (width, way) = (self.features.len().max(1), self.settings.missing);
+        for (place, feature) in self.features.iter_mut().enumerate() {
+            feature.fill = way.fill_of(rows.iter().skip(place).step_by(width).copied());
+        }
+        for row in rows.chunks_exact_mut(width) {
+            self.fill(row);
+        }
+    }
+
+    /// Puts into one raw row what stands for its missing values.
+    pub(super) fn fill(&self, row: &mut [f32]) {
+        for series in &self.series {
+            missing::interpolate(row, series);
+        }
+        if matches!(self.settings.missing, Missing::Median | Missing::Mean) {
+            for (value, feature) in row.iter_mut().zip(&self.features) {
+                if let Some(fill) = feature.fill.filter(|_| value.is_nan()) {
+                    *value = fill;
+                }
+            }
         }
     }
 
@@ -170,7 +217,10 @@ impl FeatureSpec {
             if !theirs.knots.is_valid() {
                 return Err(SpecError::Knots { name: theirs.name });
             }
-            mine.knots = theirs.knots;
+            if theirs.fill.is_some_and(|fill| !fill.is_finite()) {
+                return Err(SpecError::Fill { name: theirs.name });
+            }
+            (mine.knots, mine.fill) = (theirs.knots, theirs.fill);
         }
         let mut items = Vec::with_capacity(stored.items.len());
         for hash in &stored.items {
@@ -227,6 +277,12 @@ pub enum SpecError {
         /// The feature.
         name: String,
     },
+    /// Something that is not finite stands for missing values.
+    #[error("what stands for missing values of feature `{name}` is not finite")]
+    Fill {
+        /// The feature.
+        name: String,
+    },
     /// An item of the vocabulary that is no 64-bit hash, or shares that do not match.
     #[error("the item vocabulary is malformed at `{hash}`")]
     Item {
@@ -257,8 +313,11 @@ struct Stored {
 struct StoredFeature {
     name: String,
     unit: String,
-    /// What a missing value becomes; always the training median (score 0), with the missing bit set.
+    /// What a value that stays missing becomes; always the training median (score 0), with the missing bit set.
     default: String,
+    /// What stands for a missing value, which then does not stay missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fill: Option<f32>,
     knots: Knots,
 }
 
@@ -268,6 +327,7 @@ impl From<&FeatureSpec> for Stored {
             name: feature.name.clone(),
             unit: feature.unit.clone(),
             default: "median".to_owned(),
+            fill: feature.fill,
             knots: feature.knots.clone(),
         };
         Self {
@@ -300,6 +360,25 @@ mod tests {
     fn json_round_trip() {
         let spec = spec();
         assert_eq!(FeatureSpec::from_json(&spec.to_json().unwrap()).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_stands_for_missing_values_is_kept_and_put_in() {
+        for (way, expected) in [(Missing::Median, 24.5), (Missing::Mean, 24.5), (Missing::Learned, f32::NAN)] {
+            let settings = FeatureSettings { missing: way, ..FeatureSettings::default() };
+            let mut spec = FeatureSpec::new(settings, None, None);
+            let width = spec.features().len();
+            let mut rows: Vec<f32> = (0..50_u8).flat_map(|row| vec![f32::from(row); width]).collect();
+            rows.extend(vec![f32::NAN; width]);
+            spec.fit_fills(&mut rows);
+            let last = rows[50 * width];
+            assert!(last.to_bits() == expected.to_bits(), "{way:?} {last}");
+            let read = FeatureSpec::from_json(&spec.to_json().unwrap()).unwrap();
+            assert_eq!(read, spec);
+            let mut row = vec![f32::NAN; width];
+            read.fill(&mut row);
+            assert!(row.iter().all(|value| value.to_bits() == expected.to_bits()), "{way:?}");
+        }
     }
 
     #[test]

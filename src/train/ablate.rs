@@ -62,8 +62,13 @@ pub fn ablate(
             break;
         }
         report(&without.map_or_else(|| "with everything".to_owned(), |part| format!("without {}", part.name())));
-        let head_options =
-            HeadOptions { seed: options.seed, threads: options.threads, without, ..HeadOptions::default() };
+        let head_options = HeadOptions {
+            seed: options.seed,
+            threads: options.threads,
+            missing: options.missing,
+            without,
+            ..HeadOptions::default()
+        };
         let heads = Heads::train(&history, &schedule, &head_options, &mut |_| ())?;
         let (users, probabilities) = predict(&history, options, &heads)?;
         if users.is_empty() {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     event::{EventKind, UserId, format_time_ms},
-    features::{EncodedUser, Encoder},
+    features::{EncodedUser, Encoder, Missing},
     graph::UserGraph,
     model::{Bundle, BundleError, BundleParts},
     score::Probability,
@@ -86,6 +86,8 @@ pub struct SnapshotTraining {
     pub horizons: Horizons,
     /// Seed of everything random.
     pub seed: u64,
+    /// What stands for values that a user does not have.
+    pub missing: Missing,
     /// The folder's name becomes the first part of the bundle's version.
     pub out: PathBuf,
     /// Threads; the result does not depend on it.
@@ -119,6 +121,7 @@ impl SnapshotTraining {
             buy: Vec::new(),
             horizons: self.horizons,
             seed: self.seed,
+            missing: self.missing,
             out: self.out.clone(),
             threads: self.threads,
             report: false,

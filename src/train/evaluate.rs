@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     event::{DAY_MS, FileError, ItemCategories, ItemsError, NameHash, NameKind, UserId, read_items},
-    features::{EncodedUser, Encoder},
+    features::{EncodedUser, Encoder, Missing},
     graph::{GraphParams, UserGraph},
     model::items::{CandidateWork, CatalogueEntry, ItemLists, UserItems},
 };
@@ -47,6 +47,8 @@ pub struct EvaluateOptions {
     pub horizons: Horizons,
     /// Seed of everything random.
     pub seed: u64,
+    /// What stands for values that a user does not have.
+    pub missing: Missing,
     /// Where `predictions.parquet` and `metrics.json` go; created when absent.
     pub out: PathBuf,
     /// Threads; the result does not depend on it.
@@ -195,7 +197,12 @@ pub(super) fn train_on<H: History>(
             schedule.horizons.churn_days, schedule.horizons.purchase_days
         ));
     }
-    let head_options = HeadOptions { seed: options.seed, threads: options.threads, ..HeadOptions::default() };
+    let head_options = HeadOptions {
+        seed: options.seed,
+        threads: options.threads,
+        missing: options.missing,
+        ..HeadOptions::default()
+    };
     let heads = Heads::train(history, &schedule, &head_options, report)?;
     let tables = TableOptions { threads: options.threads.get(), ..TableOptions::default() };
     let item_options = ItemOptions { seed: options.seed, tables, ..ItemOptions::default() };

@@ -15,6 +15,7 @@ use undercurrent::{
         CleaningCounts, CleaningParams, DAY_MS, Decoder, Event, EventKind, EventMapping, Name, NameHash, NameKind,
         ProductLine, RawRecord, View,
     },
+    features::Missing,
     generate::{EventFormat, GenerateParams, json_records, write_files},
     graph::{GraphParams, KindSet, UserGraph},
     model::{
@@ -43,6 +44,7 @@ fn options(folder: &Path, out: &str) -> EvaluateOptions {
         buy: vec!["purchase".to_owned()],
         horizons: Horizons { history_days: 30, churn_days: 14, purchase_days: 7 },
         seed: 1,
+        missing: Missing::Learned,
         out: folder.join(out),
         threads: NonZeroUsize::new(2).unwrap(),
         report: false,

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, num::NonZeroUsize, sync::Arc};
 
 use undercurrent::{
     event::DAY_MS,
-    features::{EncodedUser, Encoder},
+    features::{EncodedUser, Encoder, Missing},
     graph::{GraphParams, UserGraph},
     model::{Bundle, BundleParts},
     score::{Probability, ScoreRequest},
@@ -54,10 +54,19 @@ fn history(text: &str, buy: &str) -> FileHistory {
 }
 
 fn train(history: &FileHistory, horizons: Horizons) -> Result<(Heads, i64), HeadsError> {
+    train_with(history, horizons, Missing::Learned)
+}
+
+fn train_with(history: &FileHistory, horizons: Horizons, missing: Missing) -> Result<(Heads, i64), HeadsError> {
     let end_ms = history.corpus.last_ms() + 1;
     let schedule = Schedule::new(history.corpus.first_ms(), end_ms, horizons);
-    let options =
-        HeadOptions { threads: NonZeroUsize::MIN, max_network_examples: 40, max_epochs: 1, ..HeadOptions::default() };
+    let options = HeadOptions {
+        threads: NonZeroUsize::MIN,
+        max_network_examples: 40,
+        max_epochs: 1,
+        missing,
+        ..HeadOptions::default()
+    };
     Ok((Heads::train(history, &schedule, &options, &mut |_| {})?, end_ms))
 }
 
@@ -74,9 +83,19 @@ const WEEK: Horizons = Horizons { history_days: 30, churn_days: 7, purchase_days
 #[test]
 fn the_pool_serves_what_evaluation_measured() {
     let history = history(&rows(30, 70, &["view", "purchase"], |user| user % 3 == 0, true), "purchase");
-    let (heads, end_ms) = train(&history, WEEK).unwrap();
-    let users = users(&history, &heads, end_ms);
+    let missing_values = Missing::ALL.map(|way| {
+        let (heads, end_ms) = train_with(&history, WEEK, way).unwrap();
+        serves_what_it_measured(&history, heads, end_ms)
+    });
+    let [learned, median, mean, interpolated] = missing_values;
+    assert!(median == mean && median < interpolated && interpolated <= learned, "{missing_values:?}");
+}
+
+/// Values that stay missing, of all users.
+fn serves_what_it_measured(history: &FileHistory, heads: Heads, end_ms: i64) -> usize {
+    let users = users(history, &heads, end_ms);
     let encoded: Vec<&EncodedUser> = users.iter().map(|(_, user)| user).collect();
+    let missing_count = encoded.iter().flat_map(|user| &user.raw).filter(|value| value.is_nan()).count();
     let evaluated = heads.predict(&encoded, NonZeroUsize::MIN).unwrap();
     let parts = BundleParts {
         name: "test".to_owned(),
@@ -106,6 +125,7 @@ fn the_pool_serves_what_evaluation_measured() {
     let churn: Vec<f64> = evaluated.iter().map(|user| user[0]).collect();
     let spread = churn.iter().copied().fold(0.0, f64::max) - churn.iter().copied().fold(1.0, f64::min);
     assert!(spread > 0.05, "users who left and users who did not are told apart: {churn:?}");
+    missing_count
 }
 
 #[test]

@@ -32,7 +32,7 @@ use super::{
     schedule::{Horizons, Schedule},
 };
 use crate::{
-    features::{EncodedUser, Encoder, FeatureSpec, RepeatHistory},
+    features::{EncodedUser, Encoder, FeatureSpec, Missing, RepeatHistory},
     graph::UserGraph,
     model::{Blend, Ensemble, FusedForward, Model, Prediction, References, forest_row, probability_of},
 };
@@ -97,6 +97,8 @@ pub struct HeadOptions {
     pub max_vocabulary: usize,
     /// How trees are grown.
     pub trees: TreeSettings,
+    /// What stands for missing values.
+    pub missing: Missing,
     /// A part to leave out, to see what it is worth.
     pub without: Option<HeadPart>,
 }
@@ -111,6 +113,7 @@ impl Default for HeadOptions {
             max_epochs: 8,
             max_vocabulary: 8_000,
             trees: TreeSettings::default(),
+            missing: Missing::Learned,
             without: None,
         }
     }

@@ -72,10 +72,12 @@ impl<'a, H: History> Training<'a, H> {
             Some(HeadPart::Sequence) => settings.sequence_capacity = 0,
             _ => {}
         }
-        let spec = FeatureSpec::new(settings, activity, purchase);
+        settings.missing = options.missing;
+        let mut spec = FeatureSpec::new(settings, activity, purchase);
         report("reading examples");
         let encoder = Encoder::new(spec.clone());
         let mut set = ExampleSet::collect(history, schedule, &encoder, options.max_examples, options.seed)?;
+        spec.fit_fills(&mut set.raw);
         leave_out(options.without, &spec, &mut set.raw);
         report("ranking features");
         let (ranked, _) = rank_within_cutoffs(&set);

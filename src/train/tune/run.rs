@@ -97,7 +97,12 @@ pub fn tune(
         return Err(nobody(options, &survey).into());
     }
     let schedule = Schedule::new(history.first_ms(), options.cutoff_ms, options.horizons).shown_by(&history);
-    let head_options = HeadOptions { seed: options.seed, threads: options.threads, ..HeadOptions::default() };
+    let head_options = HeadOptions {
+        seed: options.seed,
+        threads: options.threads,
+        missing: options.missing,
+        ..HeadOptions::default()
+    };
     let folds = TreeFolds::new(&history, &schedule, &head_options, tuning.folds, report)?;
     let plan = Plan { method: tuning.method, trials: tuning.trials, folds: folds.count(), seed: options.seed };
     let mut measurements = resumed;
