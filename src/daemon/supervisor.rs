@@ -42,6 +42,9 @@ const RUNTIME_THREADS: usize = 2;
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two measurements of the graphs' memory: it walks all users.
 const MEMORY_TICKS: u64 = 60;
+/// Ticks between two times at which the samples of histograms are counted into their buckets. Without that they are kept one by
+/// one until somebody asks for `/metrics`, for ever where nobody does (LIM-1).
+const METRICS_TICKS: u64 = 5;
 
 /// Runs the daemon until SIGTERM or SIGINT, or until a part of it fails. Blocks.
 pub fn run_blocking(config: Config) -> anyhow::Result<()> {
@@ -84,6 +87,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
     let readiness = Readiness::new(engine.statuses(), scoring.pool.clone(), Arc::clone(&clock));
     let tasks_stop = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let recorder = metrics.clone();
     if let Some(listener) = listener {
         info!(address = %listener.local_addr()?, "listening");
         let state = api_state(&config, &engine, &scoring, embedded.clone(), &clock, &readiness, metrics)?;
@@ -115,7 +119,7 @@ async fn run(config: Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
         }
     }
     tasks.spawn(shadow::follow(config.clone(), Arc::clone(&shadow), tasks_stop.clone()));
-    tasks.spawn(gauges(readiness.clone(), Arc::clone(&engine.partitions), tasks_stop.clone()));
+    tasks.spawn(gauges(readiness.clone(), Arc::clone(&engine.partitions), recorder, tasks_stop.clone()));
     info!(version = env!("CARGO_PKG_VERSION"), log = ?config.input.log, threads = config.stream.threads, "running");
 
     let failure = tokio::select! {
@@ -216,7 +220,12 @@ fn api_state(
 }
 
 /// Keeps the slow gauges up to date.
-async fn gauges(readiness: Readiness, partitions: Arc<Partitions>, stop: CancellationToken) -> anyhow::Result<()> {
+async fn gauges(
+    readiness: Readiness,
+    partitions: Arc<Partitions>,
+    recorder: PrometheusHandle,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for tick in 0_u64.. {
@@ -225,6 +234,9 @@ async fn gauges(readiness: Readiness, partitions: Arc<Partitions>, stop: Cancell
             _ = ticks.tick() => {}
         }
         metrics::gauge!(names::READY).set(if readiness.reasons().is_empty() { 1.0 } else { 0.0 });
+        if tick % METRICS_TICKS == METRICS_TICKS - 1 {
+            recorder.run_upkeep();
+        }
         if tick % MEMORY_TICKS == MEMORY_TICKS - 1 {
             let partitions = Arc::clone(&partitions);
             tokio::task::spawn_blocking(move || measure_graphs(&partitions)).await.context("measuring graphs")?;
