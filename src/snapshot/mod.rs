@@ -67,7 +67,7 @@ impl Default for SnapshotOptions {
             graph_params: GraphParams::default(),
             compression: Compression::default(),
             part_users: 32_768,
-            part_bytes: /* 64 MiB */ 64 << 20,
+            part_bytes: /* 16 MiB */ 16 << 20,
             read_threads: std::thread::available_parallelism().map_or(1, usize::from).min(8),
             deltas_per_base: 8,
             retention: Retention::default(),

@@ -101,6 +101,12 @@ impl SnapshotWriter {
         }
     }
 
+    /// Whether a snapshot of any partition is being written by the thread or waits for it. Never when callers write themselves.
+    pub fn is_busy(&self) -> bool {
+        let has_thread = matches!(lock(&self.queue).as_ref(), Some(Queue::Thread(_)));
+        has_thread && self.shared.chains().values().any(|chain| chain.in_flight)
+    }
+
     /// Waits until the snapshot of `partition` that is being written is done, if there is one.
     pub fn wait_blocking(&self, partition: PartitionId) {
         let is_writing =

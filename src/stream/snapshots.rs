@@ -74,12 +74,41 @@ pub struct ArrowSnapshots {
     partitions: HashMap<PartitionId, Unsaved>,
 }
 
+/// Changed users remembered for a delta, where the partition has no more users than that. With more, as many as it has: a
+/// delta of more users is larger than a base, so what they are is forgotten and the next snapshot is a base (LIM-1).
+const CHANGED_USERS: usize = 65_536;
+
+/// How long a partition that is due lets one go first that has waited longer and was published since, milliseconds.
+const YIELD_MS: i64 = 5_000;
+
 /// What the newest snapshot of a partition lacks.
 #[derive(Default)]
 struct Unsaved {
+    /// Empty while everything counts as changed.
     changed: HashSet<UserId, TextHashBuilder>,
+    /// Whether so many users changed that only a base can tell.
+    is_base_due: bool,
     /// When the newest snapshot was handed over, or the first change came, wall clock.
     since_ms: Option<i64>,
+    /// The newest publish, wall clock.
+    seen_ms: i64,
+}
+
+impl Unsaved {
+    fn note(&mut self, changed: &[(UserId, Arc<UserGraph>)], user_count: usize) {
+        if self.is_base_due {
+            return;
+        }
+        self.changed.extend(changed.iter().map(|(user, _)| user.clone()));
+        if self.changed.len() > CHANGED_USERS.max(user_count) {
+            self.changed = HashSet::default();
+            self.is_base_due = true;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && !self.is_base_due
+    }
 }
 
 impl ArrowSnapshots {
@@ -88,31 +117,45 @@ impl ArrowSnapshots {
         Self { snapshots, writer, clock, interval_ms, partitions: HashMap::new() }
     }
 
-    fn note(&mut self, partition: PartitionId, changed: &[(UserId, Arc<UserGraph>)]) {
-        let unsaved = self.partitions.entry(partition).or_default();
-        unsaved.changed.extend(changed.iter().map(|(user, _)| user.clone()));
-    }
-
     /// Hands the partition to the writer, if the writer is free for it.
     fn submit(&mut self, handle: &PartitionHandle) {
         let partition = handle.state.partition();
         let Some(kind) = self.writer.wanted(partition) else { return };
         let Some(unsaved) = self.partitions.get_mut(&partition) else { return };
-        let request = match kind {
-            SnapshotKind::Base => SnapshotRequest::base(&handle.state, handle.watermark_ms()),
-            SnapshotKind::Delta => {
-                let graphs = &handle.state.graphs;
-                // One who is gone has an empty graph.
-                let newest =
-                    unsaved.changed.iter().map(|user| (user.clone(), graphs.get(user.as_str()).unwrap_or_default()));
-                SnapshotRequest::delta(newest.collect(), &handle.state, handle.watermark_ms())
-            }
+        let request = if kind == SnapshotKind::Base || unsaved.is_base_due {
+            SnapshotRequest::base(&handle.state, handle.watermark_ms())
+        } else {
+            let graphs = &handle.state.graphs;
+            // One who is gone has an empty graph.
+            let nothing = Arc::new(UserGraph::default());
+            let newest = unsaved.changed.iter().map(|user| {
+                let graph = graphs.get(user.as_str()).unwrap_or_else(|| Arc::clone(&nothing));
+                (user.clone(), graph)
+            });
+            SnapshotRequest::delta(newest.collect(), &handle.state, handle.watermark_ms())
         };
         // A full queue gives the request back: the changed users stay noted, and the next publish tries again.
         if self.writer.submit(request).is_ok() {
-            unsaved.changed.clear();
+            unsaved.changed = HashSet::default();
+            unsaved.is_base_due = false;
             unsaved.since_ms = Some(self.clock.now_ms());
         }
+    }
+
+    /// Whether the snapshot of `partition` is to be asked for at `now_ms`. One at a time: a request keeps the graphs of its moment
+    /// alive, also those that were replaced or evicted since.
+    fn is_turn_of(&self, partition: PartitionId, now_ms: i64) -> bool {
+        let due_since_ms = |unsaved: &Unsaved| {
+            let since_ms = unsaved.since_ms.filter(|_| !unsaved.is_empty())?;
+            (now_ms.saturating_sub(since_ms) >= self.interval_ms).then_some(since_ms)
+        };
+        let Some(since_ms) = self.partitions.get(&partition).and_then(due_since_ms) else { return false };
+        let goes_first = |(other, unsaved): (&PartitionId, &Unsaved)| {
+            *other != partition
+                && now_ms.saturating_sub(unsaved.seen_ms) < YIELD_MS
+                && due_since_ms(unsaved).is_some_and(|other_ms| other_ms < since_ms)
+        };
+        !self.writer.is_busy() && !self.partitions.iter().any(goes_first)
     }
 }
 
@@ -133,16 +176,18 @@ impl SnapshotStore for ArrowSnapshots {
     }
 
     fn replayed(&mut self, partition: PartitionId, changed: &[(UserId, Arc<UserGraph>)]) {
-        self.note(partition, changed);
+        // How many users there will be is not known yet.
+        self.partitions.entry(partition).or_default().note(changed, 0);
     }
 
     fn published(&mut self, handle: &Arc<PartitionHandle>, changed: &[(UserId, Arc<UserGraph>)]) {
         let partition = handle.state.partition();
-        self.note(partition, changed);
         let now_ms = self.clock.now_ms();
         let unsaved = self.partitions.entry(partition).or_default();
-        let since_ms = *unsaved.since_ms.get_or_insert(now_ms);
-        if !unsaved.changed.is_empty() && now_ms.saturating_sub(since_ms) >= self.interval_ms {
+        unsaved.note(changed, handle.state.graphs.len());
+        unsaved.since_ms.get_or_insert(now_ms);
+        unsaved.seen_ms = now_ms;
+        if self.is_turn_of(partition, now_ms) {
             self.submit(handle);
         }
     }
@@ -161,7 +206,7 @@ impl SnapshotStore for ArrowSnapshots {
             let has_read = handle.state.progress().next_offsets != Positions::default();
             has_read && matches!(self.writer.wanted(partition), Some(SnapshotKind::Base))
         };
-        if self.partitions.get(&partition).map_or_else(is_unknown, |unsaved| !unsaved.changed.is_empty()) {
+        if self.partitions.get(&partition).map_or_else(is_unknown, |unsaved| !unsaved.is_empty()) {
             self.partitions.entry(partition).or_default();
             self.submit(handle);
         }

@@ -1,9 +1,6 @@
 //! When silent users are due: an ordered set in memory, rebuilt from the graphs on restore.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::event::{TextHashBuilder, UserId};
 
@@ -24,56 +21,55 @@ impl Timers {
     }
 }
 
-/// Users by the instant they are due. At most one instant a user counts; others in the heap are left to run out.
+/// Users by the instant they are due, each once: what is held does not grow with how often users are put off or forgotten
+/// (LIM-1).
 ///
-/// An active user is put off at every event. That costs one look-up: the earlier instant stays in the heap, and when it
-/// comes the caller finds that the user is not due and schedules the next one.
+/// An active user is put off at every event. That costs one look-up: the earlier instant stays, and when it comes the caller
+/// finds that the user is not due and schedules the next one.
 #[derive(Debug, Default)]
 pub(super) struct DueTimers {
-    heap: BinaryHeap<Reverse<(i64, UserId)>>,
-    /// The earliest instant in the heap that counts for each user.
+    order: BTreeSet<(i64, UserId)>,
+    /// The instant of each user in `order`.
     scheduled: HashMap<UserId, i64, TextHashBuilder>,
 }
 
 impl DueTimers {
     /// Makes sure that `user` comes up at `due_ms` or earlier.
     pub(super) fn schedule(&mut self, user: &UserId, due_ms: i64) {
-        if self.scheduled.get(user).is_some_and(|scheduled_ms| *scheduled_ms <= due_ms) {
-            return;
+        match self.scheduled.get_mut(user) {
+            Some(scheduled_ms) if *scheduled_ms <= due_ms => return,
+            Some(scheduled_ms) => {
+                let later_ms = std::mem::replace(scheduled_ms, due_ms);
+                self.order.remove(&(later_ms, user.clone()));
+            }
+            None => _ = self.scheduled.insert(user.clone(), due_ms),
         }
-        self.scheduled.insert(user.clone(), due_ms);
-        self.heap.push(Reverse((due_ms, user.clone())));
-        // Instants that no longer count are dropped before they outnumber those that do (LIM-1).
-        if self.heap.len() > 64 + 2 * self.scheduled.len() {
-            let Self { heap, scheduled } = self;
-            heap.retain(|Reverse((due_ms, user))| scheduled.get(user) == Some(due_ms));
-        }
+        self.order.insert((due_ms, user.clone()));
     }
 
     /// Takes the users due at or before `now_ms`, earliest first, at most `limit`. Each must be scheduled again.
     pub(super) fn take_due(&mut self, now_ms: i64, limit: usize) -> Vec<(UserId, i64)> {
         let mut due = Vec::new();
         while due.len() < limit
-            && let Some(Reverse((due_ms, _))) = self.heap.peek()
-            && *due_ms <= now_ms
-            && let Some(Reverse((due_ms, user))) = self.heap.pop()
+            && self.is_due(now_ms)
+            && let Some((due_ms, user)) = self.order.pop_first()
         {
-            if self.scheduled.get(&user) == Some(&due_ms) {
-                self.scheduled.remove(&user);
-                due.push((user, due_ms));
-            }
+            self.scheduled.remove(&user);
+            due.push((user, due_ms));
         }
         due
     }
 
     /// Makes sure that `user` does not come up.
     pub(super) fn forget(&mut self, user: &str) {
-        self.scheduled.remove(user);
+        if let Some((user, due_ms)) = self.scheduled.remove_entry(user) {
+            self.order.remove(&(due_ms, user));
+        }
     }
 
     /// Whether someone is due at or before `now_ms`.
     pub(super) fn is_due(&self, now_ms: i64) -> bool {
-        self.heap.peek().is_some_and(|Reverse((due_ms, _))| *due_ms <= now_ms)
+        self.order.first().is_some_and(|(due_ms, _)| *due_ms <= now_ms)
     }
 }
 
@@ -118,12 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn instants_that_do_not_count_are_bounded() {
+    fn a_user_is_held_once_however_often_it_is_moved_or_forgotten() {
         let mut timers = DueTimers::default();
-        for due_ms in (0..10_000).rev() {
+        for due_ms in (0..1_000).rev() {
             timers.schedule(&user(1), due_ms);
+            timers.schedule(&user(2), due_ms);
+            timers.forget("u2");
         }
-        assert!(timers.heap.len() <= 70, "{}", timers.heap.len());
+        assert_eq!((timers.order.len(), timers.scheduled.len()), (1, 1));
         assert_eq!(timers.take_due(10_000, 10), [(user(1), 0)]);
+        assert!(timers.order.is_empty() && timers.scheduled.is_empty());
     }
 }
