@@ -1,6 +1,6 @@
 //! Keeping the log small: superseded scores, old outputs, and inputs that a snapshot covers.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -54,31 +54,43 @@ impl EmbeddedLog {
         Ok(())
     }
 
-    /// Drops every score that a newer one of the same user supersedes, and returns the number of users. Chunk by chunk, each
-    /// replaced in one atomic write: a crash in between leaves some superseded records, which does no harm.
+    /// Drops every score that a newer one of the same user supersedes, and returns the number of users who have one. Chunk by chunk from the
+    /// newest, each replaced in one atomic write: a crash in between leaves some superseded records, which does no harm. A user who
+    /// is gone (a tombstone) is kept for [`retain_output_records`](super::EmbeddedParams::retain_output_records), for readers, and at
+    /// least until the compaction after the one that dropped what it takes back.
     fn compact_scores(&self, partition: PartitionId) -> Result<u64, EmbeddedError> {
         let topic = Topic::Output(OutputTopic::Scores);
-        let mut newest: HashMap<u128, Offset> = HashMap::new();
-        self.each_output(OutputTopic::Scores, partition, |record| {
-            newest.insert(xxh3_128(record.key.unwrap_or_default()), record.offset);
-        })?;
+        let (_, end) = self.output_range(OutputTopic::Scores, partition);
+        let compacted = self.lock().compacted_scores_until.get(&partition).copied().unwrap_or_default();
+        let gone_below = compacted.min(Offset(end.0.saturating_sub_unsigned(self.params.retain_output_records)));
+        let (mut seen, mut user_count) = (HashSet::new(), 0);
         let range = chunk_key(partition, Offset(0))..chunk_key(partition, Offset(i64::MAX));
-        for guard in self.keyspace(topic).range(range) {
+        for guard in self.keyspace(topic).range(range).rev() {
             let mut reader = reader_of(guard)?;
             let base = reader.base();
-            let mut kept = ChunkBuilder::default();
-            let mut dropped_count = 0_usize;
-            reader.each(|record| {
-                if newest.get(&xxh3_128(record.key.unwrap_or_default())) == Some(&record.offset) {
-                    kept.push(record);
-                } else {
-                    dropped_count += 1;
-                }
+            let mut is_kept = Vec::new();
+            let mut hashes = Vec::new();
+            reader.clone().each(|record| {
+                hashes.push((xxh3_128(record.key.unwrap_or_default()), record.payload.is_some()));
+                is_kept.push(record.payload.is_some() || record.offset >= gone_below);
             })?;
-            if dropped_count == 0 {
+            for ((hash, is_there), is_kept) in hashes.iter().zip(&mut is_kept).rev() {
+                let is_newest = seen.insert(*hash);
+                *is_kept &= is_newest;
+                user_count += u64::from(is_newest && *is_there);
+            }
+            if is_kept.iter().all(|is_kept| *is_kept) {
                 continue;
             }
-            let mut batch = self.batch();
+            let mut kept = ChunkBuilder::default();
+            let mut places = is_kept.iter();
+            reader.each(|record| {
+                if places.next() == Some(&true) {
+                    kept.push(record);
+                }
+            })?;
+            // Not synchronised with the disk: what a crash undoes is done again, and commits of the stream wait for nobody.
+            let mut batch = self.unsynchronised_batch();
             let kept_base = kept.take();
             if kept_base.as_ref().is_none_or(|(kept_base, _)| *kept_base != base) {
                 batch.remove(self.keyspace(topic), chunk_key(partition, base));
@@ -88,7 +100,9 @@ impl EmbeddedLog {
             }
             batch.commit()?;
         }
-        Ok(newest.len() as u64)
+        self.lock().compacted_scores_until.insert(partition, end);
+        // Not those who are gone: counted, they would put the next compaction off further each time.
+        Ok(user_count)
     }
 
     fn trim(&self, topic: Topic, partition: PartitionId, below: Offset) -> Result<(), EmbeddedError> {

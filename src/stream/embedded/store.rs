@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch, PersistMode, compaction::Leveled,
+};
 use tokio::sync::watch;
 
 use super::{
@@ -26,6 +28,18 @@ const FORMAT: u32 = 1;
 pub(super) const CHUNK_BYTES: usize = 1 << 20;
 /// A chunk is closed when it has this many records, so that a seek into it stays cheap.
 pub(super) const CHUNK_RECORDS: usize = 4_096;
+/// Bytes a topic holds in memory before they are written to a file of their own; twice that for a moment.
+const TOPIC_MEMORY_BYTES: u64 = 16 << 20;
+/// The same for positions and ends: a few keys that every append and every commit writes again, each of which costs several times
+/// its bytes until then.
+const META_MEMORY_BYTES: u64 = 1 << 20;
+/// Bytes of journals on disk: what an opening reads again, and after how much a topic that gets little is written out too.
+const JOURNAL_BYTES: u64 = 128 << 20;
+/// Files held open at most.
+const OPEN_FILES: usize = 256;
+/// Files of keys of a topic, each with a file of its chunks, that wait to be merged. Merging moves keys only, and only then are the
+/// files deleted whose chunks retention dropped: with the 4 of a large tree a topic that gets little would keep them for an hour.
+const WAITING_FILES: u8 = 2;
 
 /// Settings of the embedded log.
 #[derive(Debug, Clone)]
@@ -109,6 +123,8 @@ pub(super) struct State {
     pub(super) taken: BTreeSet<PartitionId>,
     /// The end of `scores` at which it is compacted again; a partition that is not here is due at the first maintenance.
     pub(super) compact_scores_at: BTreeMap<PartitionId, Offset>,
+    /// The end of `scores` at which this process last compacted it.
+    pub(super) compacted_scores_until: BTreeMap<PartitionId, Offset>,
     /// Appends so far, to see whether something came while nobody waited.
     pub(super) append_count: u64,
 }
@@ -121,9 +137,11 @@ impl EmbeddedLog {
         let database = Database::builder(&path)
             .cache_size(params.cache_bytes)
             .worker_threads(1)
+            .max_journaling_size(JOURNAL_BYTES)
+            .max_cached_files(Some(OPEN_FILES))
             .open()
             .map_err(|error| in_use_or(error, &path))?;
-        let meta = database.keyspace("meta", KeyspaceCreateOptions::default)?;
+        let meta = database.keyspace("meta", meta_options)?;
         check_or_write_format(&database, &meta, &params)?;
         let mut topics = BTreeMap::new();
         for topic in Topic::all() {
@@ -136,6 +154,7 @@ impl EmbeddedLog {
             recent: RecentIds::new(params.recent_id_capacity),
             taken: BTreeSet::new(),
             compact_scores_at: BTreeMap::new(),
+            compacted_scores_until: BTreeMap::new(),
             append_count: 0,
         };
         let log = Self {
@@ -245,6 +264,11 @@ impl EmbeddedLog {
 
     pub(super) fn batch(&self) -> OwnedWriteBatch {
         self.database.batch().durability(Some(PersistMode::SyncData))
+    }
+
+    /// A batch that is atomic like the others and durable with the next of them.
+    pub(super) fn unsynchronised_batch(&self) -> OwnedWriteBatch {
+        self.database.batch()
     }
 
     pub(super) fn put_positions(&self, batch: &mut OwnedWriteBatch, partition: PartitionId, positions: &Positions) {
@@ -376,10 +400,15 @@ fn corrupt_positions(partition: PartitionId) -> EmbeddedError {
     EmbeddedError::Corrupt { what: format!("the committed positions of partition {partition}") }
 }
 
+fn meta_options() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default().max_memtable_size(META_MEMORY_BYTES)
+}
+
 /// Chunks are large: keep them out of the tree, so that compaction moves keys only.
 fn chunk_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        .max_memtable_size(16 << 20)
+        .max_memtable_size(TOPIC_MEMORY_BYTES)
+        .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(WAITING_FILES)))
         .with_kv_separation(Some(KvSeparationOptions::default()))
 }
 

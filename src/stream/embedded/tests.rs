@@ -210,6 +210,86 @@ fn maintenance_keeps_the_newest_score_of_every_user() {
 }
 
 #[test]
+fn users_who_are_gone_leave_the_scores_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let params = EmbeddedParams {
+        partition_count: 1,
+        compact_after_records: 1,
+        retain_output_records: 3,
+        ..EmbeddedParams::at(folder.path())
+    };
+    let log = EmbeddedLog::open(params, Arc::new(ManualClock::at(0))).unwrap();
+    let mut consumer = started(&log);
+    let mut kept = Vec::new();
+    for round in 0..60_i64 {
+        // Each user comes once and is taken back in the next round, as one is who is evicted.
+        let gone = OutputRecord { payload: None, ..score(&format!("u{}", round - 1), "") };
+        consumer.commit_blocking(&commit(vec![gone, score(&format!("u{round}"), "here")], round)).unwrap();
+        log.maintain_blocking().unwrap();
+        let (mut newest, mut count) = (BTreeMap::new(), 0);
+        consumer
+            .read_scores_blocking(P0, &mut |key, payload| {
+                newest.insert(key.to_vec(), payload.is_some());
+                count += 1;
+            })
+            .unwrap();
+        newest.retain(|_, is_there| *is_there);
+        assert_eq!(newest.into_keys().collect::<Vec<_>>(), [format!("u{round}").into_bytes()]);
+        kept.push(count);
+    }
+    assert!(kept.iter().all(|count| *count <= 25), "of 120 records few stay: {kept:?}");
+}
+
+/// Files of the log, and their bytes.
+fn stored(folder: &Path) -> (usize, u64) {
+    let (mut count, mut bytes) = (0, 0);
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            let (more, of_them) = stored(&entry.path());
+            (count, bytes) = (count + more, bytes + of_them);
+        } else if let Ok(about) = entry.metadata() {
+            (count, bytes) = (count + 1, bytes + about.len());
+        }
+    }
+    (count, bytes)
+}
+
+/// What retention dropped is off the disk soon, and its files are no longer open: counted in files and bytes, after many times what
+/// is kept.
+#[test]
+fn the_log_keeps_its_size_while_input_comes_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let params =
+        EmbeddedParams { partition_count: 1, retain_input_records: 4_000, ..EmbeddedParams::at(folder.path()) };
+    let log = EmbeddedLog::open(params, Arc::new(ManualClock::at(0))).unwrap();
+    let mut consumer = started(&log);
+    // Bytes that cannot be compressed.
+    let mut noise = 1_u64;
+    let mut payload = || {
+        let word = || {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            noise.to_le_bytes()
+        };
+        std::iter::repeat_with(word).take(500).flatten().collect::<Vec<u8>>()
+    };
+    let (mut sizes, mut next) = (Vec::new(), 0);
+    for _ in 0..60 {
+        let payloads: Vec<Vec<u8>> = std::iter::repeat_with(&mut payload).take(1_000).collect();
+        let record = |payload| NewRecord { view: View::Click, key: b"user", payload, event_id: None };
+        log.append_blocking(&payloads.iter().map(|payload| record(payload)).collect::<Vec<_>>()).unwrap();
+        next += 1_000;
+        consumer.commit_blocking(&commit(Vec::new(), next)).unwrap();
+        log.trim_inputs(P0, &Positions([Offset(next), Offset(0), Offset(0)])).unwrap();
+        sizes.push(stored(folder.path()));
+    }
+    // Of 240 MB, 16 MB are kept, as much again waits to be written out, and journals have their bound.
+    let (files, bytes) = sizes.iter().fold((0, 0), |(files, bytes), size| (size.0.max(files), size.1.max(bytes)));
+    let input_files = stored(&folder.path().join("keyspaces/2")).0;
+    assert!(bytes <= 330 << 20, "{bytes} bytes: {sizes:?}");
+    assert!(files <= sizes[10].0 + 30 && input_files <= 20, "{files} files, {input_files} of the input: {sizes:?}");
+}
+
+#[test]
 fn inputs_below_a_snapshot_can_be_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let params = EmbeddedParams { partition_count: 1, retain_input_records: 0, ..EmbeddedParams::at(folder.path()) };
