@@ -1,6 +1,10 @@
 //! Keys that decide what an event is and how much of a user is kept.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +115,10 @@ pub struct GraphConfig {
     /// Users kept in each view of each partition; absent: all. When there are more, the one whose newest event is the oldest is
     /// evicted from the view; a user in no view is forgotten.
     pub user_capacity: Option<NonZeroUsize>,
+    /// Bytes kept in each view of each partition; absent: all. Counted by content, the same on every machine: 988 for a user with one
+    /// event in the view, 32 for each further one up to `graph.ring_capacity`, 56 for each node and 24 for each transition. Users are
+    /// evicted in the same order as with `graph.user_capacity`. [How much memory](operations.md#how-much-memory) that makes.
+    pub view_capacity_bytes: Option<NonZeroU64>,
 }
 
 impl Default for GraphConfig {
@@ -128,6 +136,7 @@ impl Default for GraphConfig {
             late_limit_ms: params.late_limit_ms,
             erasure_memory_ms: params.erasure_memory_ms,
             user_capacity: params.user_capacity,
+            view_capacity_bytes: params.view_capacity_bytes,
         }
     }
 }

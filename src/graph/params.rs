@@ -1,6 +1,6 @@
 //! Bounds and constants of the fold. A change of any of them changes the state, so they are part of a snapshot's manifest.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use crate::event::EventKind;
 
@@ -57,11 +57,19 @@ pub struct GraphParams {
     pub erasure_memory_ms: i64,
     /// Users that a view keeps, a partition; the one whose newest event is the oldest goes first. `None` keeps all.
     pub user_capacity: Option<NonZeroUsize>,
+    /// Bytes that a view keeps, a partition, counted by [`ViewGraph::weight_bytes`](super::ViewGraph::weight_bytes); who goes is decided
+    /// in the same way. `None` keeps all.
+    pub view_capacity_bytes: Option<NonZeroU64>,
     /// The kinds that count as activity: a user without them for the churn horizon has churned.
     pub activity: KindSet,
 }
 
 impl GraphParams {
+    /// Whether users may have to go to make room for others.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.user_capacity.is_some() || self.view_capacity_bytes.is_some()
+    }
+
     pub(super) fn half_life_short_s(&self) -> f64 {
         f64::from(self.half_life_short_days) * 86_400.0
     }
@@ -89,6 +97,7 @@ impl Default for GraphParams {
             late_limit_ms: 400 * crate::event::DAY_MS,
             erasure_memory_ms: 400 * crate::event::DAY_MS,
             user_capacity: None,
+            view_capacity_bytes: None,
             activity: KindSet::of(&[
                 EventKind::View,
                 EventKind::Search,

@@ -153,6 +153,19 @@ pub struct ViewGraph {
     summary: ViewSummary,
 }
 
+/// What [`ViewGraph::weight_bytes`] counts for a user with a view, whatever is in it.
+const USER_BYTES: u64 = 896;
+/// For a place of the ring.
+const LINE_BYTES: u64 = 28;
+/// For a node.
+const NODE_BYTES: u64 = 56;
+/// For a transition.
+const EDGE_BYTES: u64 = 24;
+/// For 64 days.
+const DAY_WORD_BYTES: u64 = 8;
+/// For the totals of what left the ring.
+const SETTLED_BYTES: u64 = 320;
+
 /// Free places in the ring of a fresh copy, for the events it was copied for.
 const COPY_ROOM: usize = 2;
 
@@ -289,6 +302,19 @@ impl ViewGraph {
         size_of::<Self>() + self.ring.capacity() * size_of::<PackedEntry>() + self.days.heap_byte_count() + settled
     }
 
+    /// What this view costs, bytes: its lines, nodes, transitions and days, and its user's share of everything else (id, maps, score,
+    /// timers). A function of the content alone, equal on every machine and in every release, because
+    /// [`GraphParams::view_capacity_bytes`] decides by it who is evicted; that it is no less than the truth is for tests to see.
+    pub fn weight_bytes(&self) -> u64 {
+        let of = |count: usize, bytes: u64| count as u64 * bytes;
+        let settled = self.settled.as_deref().map_or(0, |settled| {
+            SETTLED_BYTES + of(settled.nodes.len(), NODE_BYTES) + of(settled.edges.len(), EDGE_BYTES)
+        });
+        // Free places of the ring: see `insert`.
+        let places = self.ring.len() + (self.ring.len() / 8).max(COPY_ROOM);
+        USER_BYTES + of(places, LINE_BYTES) + of(self.days.words().len(), DAY_WORD_BYTES) + settled
+    }
+
     pub(super) fn packed_ring(&self) -> &[PackedEntry] {
         &self.ring
     }
@@ -355,4 +381,21 @@ pub fn day_of(time_ms: i64) -> i32 {
 #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
 fn low_half(hash: u64) -> u32 {
     hash as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weight_of_a_view_is_no_less_than_its_bytes() {
+        assert!(size_of::<PackedEntry>() as u64 <= LINE_BYTES);
+        assert!(size_of::<Node>() as u64 <= NODE_BYTES);
+        assert!(size_of::<Edge>() as u64 <= EDGE_BYTES);
+        assert!((size_of::<Settled>() + 2 * size_of::<usize>()) as u64 <= SETTLED_BYTES);
+        assert!(
+            (size_of::<ViewGraph>() + 2 * size_of::<usize>()) as u64 <= USER_BYTES / 4,
+            "most of it is not the graph"
+        );
+    }
 }

@@ -3,8 +3,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    ErasureEntry, Erasures, FoldOutcome, GraphParams, NameLookup, PartitionState, Progress, UserGraph,
-    hash::NameHashBuilder, places::Places, residents::Residents,
+    ErasureEntry, Erasures, FoldOutcome, GraphParams, NameLookup, PartitionState, Progress, UserGraph, ViewGraph,
+    hash::NameHashBuilder,
+    places::Places,
+    residents::{Resident, Residents},
 };
 use crate::event::{Erasure, Event, Name, NameHash, Offset, TextHasher, UserId, View};
 
@@ -68,13 +70,18 @@ impl WriteSet {
         if let Some(refusal) = known.and_then(|known| known.refusal(event, params)) {
             return refusal;
         }
-        let is_new = known.is_none();
+        let before = known.map(Resident::from);
         self.note_names(state, event);
+        if params.view_capacity_bytes.is_some() || before.is_none() && params.user_capacity.is_some() {
+            self.load_residents(state);
+        }
         let place = place.unwrap_or_else(|| self.add_user(hash, user, committed));
-        let outcome = Arc::make_mut(&mut self.users[place].1).view_mut(view).fold_admitted(event, params);
+        let folded = Arc::make_mut(&mut self.users[place].1).view_mut(view);
+        let outcome = folded.fold_admitted(event, params);
+        let now = Resident::from(&*folded);
         self.progress.note_event(view, event.time_ms);
-        if is_new && let Some(capacity) = params.user_capacity {
-            self.make_room(state, view, (place, event.time_ms), capacity.get());
+        if self.residents.is_some() && params.is_bounded() {
+            self.make_room(state, view, (place, before, now), params);
         }
         outcome
     }
@@ -108,7 +115,7 @@ impl WriteSet {
             }
             return;
         }
-        if params.user_capacity.is_some() {
+        if params.is_bounded() {
             self.load_residents(state);
         }
         let place = place.unwrap_or_else(|| self.add_user(user_hash, user, committed));
@@ -116,22 +123,30 @@ impl WriteSet {
         if is_complete {
             self.erased.push(user.clone());
         }
-        if Arc::make_mut(graph).remove_view(view)
-            && let Some(residents) = &mut self.residents
-        {
-            residents.lost_one(view);
+        let weight_bytes = graph.view(view).map(ViewGraph::weight_bytes);
+        Arc::make_mut(graph).remove_view(view);
+        if let (Some(weight_bytes), Some(residents)) = (weight_bytes, &mut self.residents) {
+            residents.lost_one(view, weight_bytes);
         }
     }
 
-    /// Counts the user at `place`, whose first event in the view is of `time_ms`, and evicts while there are too many.
-    fn make_room(&mut self, state: &PartitionState, view: View, (place, time_ms): (usize, i64), capacity: usize) {
-        self.load_residents(state);
+    /// Notes what the view knew of the user at `place` and what it knows now, and evicts while that is too much.
+    fn make_room(
+        &mut self,
+        state: &PartitionState,
+        view: View,
+        (place, before, now): (usize, Option<Resident>, Resident),
+        params: &GraphParams,
+    ) {
         // Out of `self` while graphs are looked up.
         let Some(mut residents) = self.residents.take() else { return };
-        residents.add(view, self.users[place].0.clone(), time_ms);
-        while let Some(user) = residents.take_excess(view, capacity, |user| {
+        match before {
+            None => residents.add(view, self.users[place].0.clone(), now),
+            Some(before) => residents.weigh_again(view, before.weight_bytes, now.weight_bytes),
+        }
+        while let Some(user) = residents.take_excess(view, params, |user| {
             let graph = self.graph(state, user.as_str())?;
-            Some(graph.view(view)?.summary().last_ms)
+            graph.view(view).map(Resident::from)
         }) {
             let hash = TextHasher::of(user.as_str());
             let place = self.place_of(hash, user.as_str()).unwrap_or_else(|| {

@@ -1,6 +1,9 @@
 //! The manifest: what a snapshot holds, where it stands in the log, and how to know that it is whole. Written last.
 
-use std::{fmt, num::NonZeroUsize};
+use std::{
+    fmt,
+    num::{NonZeroU64, NonZeroUsize},
+};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
@@ -95,6 +98,8 @@ pub struct StoredParams {
     erasure_memory_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user_capacity: Option<NonZeroUsize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    view_capacity_bytes: Option<NonZeroU64>,
 }
 
 fn default_erasure_memory_ms() -> i64 {
@@ -121,6 +126,7 @@ impl From<&GraphParams> for StoredParams {
             late_limit_ms,
             erasure_memory_ms,
             user_capacity,
+            view_capacity_bytes,
             activity,
         } = *params;
         Self {
@@ -136,6 +142,7 @@ impl From<&GraphParams> for StoredParams {
             activity_bits: activity.bits(),
             erasure_memory_ms,
             user_capacity,
+            view_capacity_bytes,
         }
     }
 }
@@ -155,6 +162,7 @@ impl StoredParams {
             late_limit_ms: self.late_limit_ms,
             erasure_memory_ms: self.erasure_memory_ms,
             user_capacity: self.user_capacity,
+            view_capacity_bytes: self.view_capacity_bytes,
             activity: KindSet::from_bits(self.activity_bits),
         }
     }

@@ -100,5 +100,11 @@ pub(super) fn graph(config: &Config, report: &mut Report) {
     report.require(graph.session_gap_ms > 0, "graph.session_gap_ms", "must be above 0", graph.session_gap_ms);
     let memory_ms = graph.erasure_memory_ms;
     report.require(memory_ms > 0, "graph.erasure_memory_ms", "must be above 0", memory_ms);
+    report.require(
+        graph.view_capacity_bytes.is_none_or(|bytes| bytes.get() >= 1 << 20),
+        "graph.view_capacity_bytes",
+        "must be at least 1048576: room for a few of the largest users",
+        graph.view_capacity_bytes.map_or_else(|| "none".to_owned(), |bytes| bytes.to_string()),
+    );
     report.require(graph.late_limit_ms > 0, "graph.late_limit_ms", "must be above 0", graph.late_limit_ms);
 }
