@@ -117,6 +117,7 @@ table! {
     WEBHOOK_DELIVERED = "undercurrent_webhook_delivered_alerts_total", Counter, [], "Alerts that the webhook's receiver took.";
     WEBHOOK_FAILURES = "undercurrent_webhook_failed_attempts_total", Counter, ["reason"], "Attempts at posting an alert that failed: status, timeout or connection.";
     WEBHOOK_PARKED = "undercurrent_webhook_parked_alerts_total", Counter, [], "Alerts given up after `webhook.max_attempts` and written to `webhook.parked_file`: alert on it.";
+    WEBHOOK_DROPPED = "undercurrent_webhook_dropped_alerts_total", Counter, [], "Parked alerts that `webhook.parked_max_bytes` had no room for any more, the oldest first.";
     WEBHOOK_WAITING = "undercurrent_webhook_waiting_alerts", Gauge, [], "Alerts read for the webhook that wait for the one before them.";
     WEBHOOK_GAP = "undercurrent_webhook_gap_alerts_total", Counter, [], "Offsets of `churn-alerts` that retention had dropped before the webhook read them.";
 

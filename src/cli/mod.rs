@@ -23,6 +23,7 @@ mod topics;
 mod train;
 mod tune;
 mod verify_features;
+mod webhook;
 
 use std::{ffi::OsStr, io::IsTerminal, process::ExitCode};
 
@@ -99,6 +100,9 @@ enum Command {
     /// List, show and send again the records that were refused
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// List the alerts that the webhook's receiver never took, and post them again
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// List and verify snapshots
     #[command(subcommand)]
     Snapshots(SnapshotsCommand),
@@ -200,6 +204,7 @@ fn execute(cli: Cli) -> anyhow::Result<()> {
         Command::VerifyFeatures(args) => verify_features::run(&cli.global, args),
         Command::Erase(args) => erase::run(&cli.global, &args),
         Command::DeadLetters(command) => dead_letters::run(&cli.global, command),
+        Command::Webhook(command) => webhook::run(&cli.global, command),
         Command::Snapshots(SnapshotsCommand::List(args)) => snapshots::list(&cli.global, &args),
         Command::Snapshots(SnapshotsCommand::Verify(args)) => snapshots::verify(&cli.global, &args),
         Command::Models(command) => models::run(&cli.global, command),

@@ -25,6 +25,8 @@ pub struct WebhookConfig {
     pub secret_file: Option<PathBuf>,
     /// Environment variable that holds the secret instead of a file.
     pub secret_variable: Option<String>,
+    /// Certificates to trust (PEM) for `https://`: the receiver's must be signed by one of them. Without it the system's are used.
+    pub ca_file: Option<PathBuf>,
     /// Where a webhook that never ran before begins: `end` (default), with the alerts that come from now on, or `beginning`, with the
     /// oldest one still in the topic. Afterwards it goes on where it was.
     pub start: WebhookStart,
@@ -36,8 +38,11 @@ pub struct WebhookConfig {
     pub first_backoff_ms: u64,
     /// Milliseconds between two attempts at most. Must not be below `webhook.first_backoff_ms`.
     pub max_backoff_ms: u64,
-    /// File to which parked alerts are added, one JSON object a line, with the reason.
+    /// File to which parked alerts are added, one JSON object a line, with the reason. `undercurrent webhook` lists them and sends them
+    /// again.
     pub parked_file: PathBuf,
+    /// Bytes of parked alerts at most, in that file and the full one before it (`FILE.1`): the oldest half goes when it is reached.
+    pub parked_max_bytes: u64,
 }
 
 impl Default for WebhookConfig {
@@ -46,12 +51,14 @@ impl Default for WebhookConfig {
             url: None,
             secret_file: None,
             secret_variable: None,
+            ca_file: None,
             start: WebhookStart::End,
             timeout_ms: 10_000,
             max_attempts: 16,
             first_backoff_ms: 1_000,
             max_backoff_ms: 300_000,
             parked_file: PathBuf::from(".undercurrent/parked-alerts.jsonl"),
+            parked_max_bytes: 64 * 1024 * 1024,
         }
     }
 }

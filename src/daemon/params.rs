@@ -19,7 +19,7 @@ use crate::{
         embedded::EmbeddedParams,
         kafka::{Delivery, KafkaParams, Sasl, Secret, Security, SecurityProtocol, Timeouts, TopicNames},
     },
-    webhook::{Poster, Retries, Signer},
+    webhook::{Parked, Poster, Retries, Signer},
 };
 
 /// The kind called `name`; the configuration was validated, so a wrong name is a mistake of ours.
@@ -87,6 +87,7 @@ pub fn graph(config: &Config) -> anyhow::Result<GraphParams> {
         late_limit_ms: graph.late_limit_ms,
         erasure_memory_ms: graph.erasure_memory_ms,
         user_capacity: graph.user_capacity,
+        view_capacity_bytes: graph.view_capacity_bytes,
         activity: activity(config)?,
     })
 }
@@ -228,13 +229,26 @@ pub fn webhook(config: &Config) -> anyhow::Result<Option<WebhookParams>> {
     let secret = secret_from(webhook.secret_file.as_deref(), webhook.secret_variable.as_deref())?;
     let signer = Signer::new(&secret.context("the webhook has no secret")?)?;
     let url = url::Url::parse(url).context("the address of the webhook is no URL")?;
-    let poster = Poster::new(url, Duration::from_millis(webhook.timeout_ms)).context("cannot make an HTTP client")?;
+    let authorities = match &webhook.ca_file {
+        None => None,
+        Some(file) => {
+            let pem = std::fs::read(file);
+            Some(pem.with_context(|| format!("cannot read `webhook.ca_file` (`{}`)", file.display()))?)
+        }
+    };
+    let poster = Poster::new(url, Duration::from_millis(webhook.timeout_ms), authorities.as_deref())
+        .context("the webhook's receiver cannot be posted to; look at `webhook.ca_file`")?;
     let retries = Retries {
         max_attempts: webhook.max_attempts,
         first_backoff_ms: webhook.first_backoff_ms,
         max_backoff_ms: webhook.max_backoff_ms,
     };
     Ok(Some(WebhookParams { poster, signer, retries }))
+}
+
+/// The file of alerts that were given up.
+pub fn parked(config: &Config) -> Parked {
+    Parked::at(&config.webhook.parked_file, config.webhook.parked_max_bytes)
 }
 
 /// When a score becomes an alert. A replay of history tells every alert at the moment it was due; live use tells what is due

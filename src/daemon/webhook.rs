@@ -13,7 +13,7 @@ use crate::{
         embedded::{EmbeddedLog, EmbeddedOutputReader},
         kafka::KafkaOutputReader,
     },
-    webhook::{Parked, Webhook, WebhookParts},
+    webhook::{Webhook, WebhookParts},
 };
 
 /// The name under which positions are stored. On Kafka the group is `GROUP-webhooks`.
@@ -62,7 +62,7 @@ pub(super) fn open(
         poster: webhook.poster,
         signer: webhook.signer,
         retries: webhook.retries,
-        parked: Parked::at(&config.webhook.parked_file),
+        parked: params::parked(config),
         clock,
     }))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, header, redirect::Policy};
+use reqwest::{Certificate, Client, header, redirect::Policy};
 use url::Url;
 
 use super::{message::Message, signature::Signer};
@@ -12,6 +12,17 @@ use super::{message::Message, signature::Signer};
 pub struct Poster {
     client: Client,
     url: Url,
+}
+
+/// Why there can be no posting.
+#[derive(Debug, thiserror::Error)]
+pub enum PosterError {
+    /// What should hold certificates to trust does not.
+    #[error("no certificates to trust in PEM (`-----BEGIN CERTIFICATE-----`)")]
+    NoCertificates,
+    /// The HTTP client cannot be made: of one of the certificates, or of the system's.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
 }
 
 /// Why an attempt failed.
@@ -24,14 +35,25 @@ pub(super) struct Failure {
 }
 
 impl Poster {
-    /// Posts to `url`; an attempt takes `timeout` at most. Redirects are failures: a signed body goes where it was sent.
-    pub fn new(url: Url, timeout: Duration) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
+    /// Posts to `url`; an attempt takes `timeout` at most. Redirects are failures: a signed body goes where it was sent. With
+    /// `authorities` (PEM) a receiver is trusted whose certificate one of them signed, and no other; without, those that the
+    /// system trusts.
+    pub fn new(url: Url, timeout: Duration, authorities: Option<&[u8]>) -> Result<Self, PosterError> {
+        let mut client = Client::builder()
             .user_agent(concat!("undercurrent/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
-            .timeout(timeout)
-            .build()?;
-        Ok(Self { client, url })
+            .timeout(timeout);
+        if let Some(pem) = authorities {
+            let certificates = Certificate::from_pem_bundle(pem)?;
+            if certificates.is_empty() {
+                return Err(PosterError::NoCertificates);
+            }
+            client = client.tls_built_in_root_certs(false);
+            for certificate in certificates {
+                client = client.add_root_certificate(certificate);
+            }
+        }
+        Ok(Self { client: client.build()?, url })
     }
 
     /// Sends `message` once; any status from 200 to 299 is a success. What the receiver says besides is not read.

@@ -4,11 +4,16 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
+    process::Command,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
 use serde_json::Value;
 
 /// What becomes of a request.
@@ -47,16 +52,70 @@ pub(crate) struct Receiver {
     received: Arc<Mutex<Vec<Received>>>,
 }
 
+/// Signs one certificate, for 127.0.0.1. Made with `openssl` for the one test that asks, so that no key lies in the repository.
+pub(crate) struct Authority {
+    /// Its own certificate, PEM: what a client trusts.
+    pub(crate) certificate: Vec<u8>,
+    server: Arc<ServerConfig>,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let openssl = |arguments: &str| {
+            let output =
+                Command::new("openssl").args(arguments.split(' ')).current_dir(folder.path()).output().unwrap();
+            assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        std::fs::write(folder.path().join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        openssl(&format!("req -x509 {key} -days 2 -subj /CN={name} -keyout ca.key -out ca.pem"));
+        openssl(&format!("req {key} -subj /CN=receiver -keyout server.key -out server.csr"));
+        openssl(
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
+        );
+        let file = |name: &str| folder.path().join(name);
+        let chain = CertificateDer::pem_file_iter(file("server.pem")).unwrap().collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let server = server.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        Self { certificate: std::fs::read(file("ca.pem")).unwrap(), server: Arc::new(server) }
+    }
+}
+
 impl Receiver {
     pub(crate) fn start(rule: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_on("http", None, rule)
+    }
+
+    /// One that speaks TLS, with a certificate of `authority`.
+    pub(crate) fn start_tls(
+        authority: &Authority,
+        rule: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_on("https", Some(Arc::clone(&authority.server)), rule)
+    }
+
+    fn start_on(
+        scheme: &str,
+        tls: Option<Arc<ServerConfig>>,
+        rule: impl Fn(&str, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/hooks/churn?key=of-the-receiver", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}/hooks/churn?key=of-the-receiver", listener.local_addr().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
         let (rule, seen): (Arc<Rule>, _) = (Arc::new(Box::new(rule)), Arc::clone(&received));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (rule, seen) = (Arc::clone(&rule), Arc::clone(&seen));
-                std::thread::spawn(move || serve(stream.unwrap(), &rule, &seen));
+                let (rule, seen, tls) = (Arc::clone(&rule), Arc::clone(&seen), tls.clone());
+                let stream = stream.unwrap();
+                // Until a client that hangs gives up.
+                stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &rule, &seen),
+                    Some(tls) => serve(StreamOwned::new(ServerConnection::new(tls).unwrap(), stream), &rule, &seen),
+                });
             }
         });
         Self { url, received }
@@ -74,7 +133,7 @@ impl Receiver {
 }
 
 /// Serves the requests of one connection.
-fn serve(mut stream: TcpStream, rule: &Rule, seen: &Mutex<Vec<Received>>) {
+fn serve(mut stream: impl Read + Write, rule: &Rule, seen: &Mutex<Vec<Received>>) {
     let mut bytes = Vec::new();
     loop {
         let Some((head, body)) = next_request(&mut stream, &mut bytes) else { return };
@@ -97,13 +156,11 @@ fn serve(mut stream: TcpStream, rule: &Rule, seen: &Mutex<Vec<Received>>) {
         match answer {
             Answer::Status(status) => {
                 let written = write!(stream, "HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n");
-                if written.is_err() {
+                if written.and_then(|()| stream.flush()).is_err() {
                     return;
                 }
             }
             Answer::Hang => {
-                // Until the client gives up.
-                stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
                 drop(stream.read(&mut [0; 1]));
                 return;
             }
@@ -112,7 +169,7 @@ fn serve(mut stream: TcpStream, rule: &Rule, seen: &Mutex<Vec<Received>>) {
 }
 
 /// Head and body of the next request; `None` when the connection ends.
-fn next_request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
+fn next_request(stream: &mut impl Read, bytes: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     let mut chunk = [0; 4_096];
     loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -18,7 +18,7 @@ use undercurrent::{
 use crate::{
     audit::events,
     process::Place,
-    receiver::{Answer, Received, Receiver},
+    receiver::{Answer, Authority, Received, Receiver},
 };
 
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -169,10 +169,10 @@ async fn an_alert_nobody_takes_is_parked_and_the_others_go_on() {
     let webhook = Webhook::new(WebhookParts {
         reader: Box::new(alerts.clone()),
         owned: Arc::new(|| BTreeSet::from([PartitionId(0), PartitionId(1)])),
-        poster: Poster::new(receiver.url.parse().unwrap(), Duration::from_secs(10)).unwrap(),
+        poster: Poster::new(receiver.url.parse().unwrap(), Duration::from_secs(10), None).unwrap(),
         signer: Signer::new(SECRET).unwrap(),
         retries: Retries { max_attempts: 3, first_backoff_ms: 2, max_backoff_ms: 4 },
-        parked: Parked::at(&file),
+        parked: Parked::at(&file, 1 << 20),
         clock: Arc::new(ManualClock::at(1_700_000_000_000)),
     });
     let stop = CancellationToken::new();
@@ -206,4 +206,93 @@ async fn an_alert_nobody_takes_is_parked_and_the_others_go_on() {
     assert_eq!(parked["body"]["data"]["alert_id"], "0-10");
     let reason = parked["reason"].as_str().unwrap();
     assert!(reason.contains("410") && !reason.contains("of-the-receiver"), "{reason}");
+}
+
+/// What could not be sent is listed, sent again with the same id and body once the receiver takes it, and then no longer parked.
+#[test]
+fn parked_alerts_are_sent_again_with_the_same_id() {
+    let refused = Arc::new(Mutex::new(true));
+    let rule = Arc::clone(&refused);
+    let receiver = Receiver::start(move |_, _| Answer::Status(if *rule.lock().unwrap() { 503 } else { 200 }));
+    let place = Place::new(&[
+        ("scoring.scorer", &"recency"),
+        ("stream.live_grace_ms", &315_576_000_000_i64),
+        ("decision.max_alert_age_days", &36_500),
+        ("webhook.url", &receiver.url),
+        ("webhook.secret_file", &"secret"),
+        ("webhook.max_attempts", &1),
+    ]);
+    std::fs::write(place.path().join("secret"), format!("{SECRET}\n")).unwrap();
+    let mut daemon = place.start();
+    daemon.wait_until(|daemon| daemon.get("/livez").is_some());
+    daemon.post_events(&events(0..3_000));
+    daemon.wait_until(|daemon| daemon.metric("undercurrent_webhook_parked_alerts_total") >= 5.0);
+    assert!(daemon.stop().success());
+
+    let parked = place.print(&["webhook", "list"]);
+    let ids: Vec<&str> = parked.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(ids.len() >= 5 && parked.contains("answered 503") && !parked.contains("of-the-receiver"), "{parked}");
+    // Away still: three failures in a row are enough, and nothing is lost.
+    let output = place.run(&["webhook", "resend"]);
+    assert!(!output.status.success());
+    assert_eq!(place.print(&["webhook", "list"]), parked);
+    *refused.lock().unwrap() = false;
+    assert!(!place.run(&["webhook", "resend", "no-such-id"]).status.success());
+    assert!(place.print(&["webhook", "resend", "--dry-run"]).contains(&format!("{} alerts would be sent", ids.len())));
+    assert_eq!(place.print(&["webhook", "resend", ids[2]]), "sent 1 alerts\n");
+    assert_eq!(place.print(&["webhook", "resend"]), format!("sent {} alerts\n", ids.len() - 1));
+    assert_eq!(place.print(&["webhook", "list"]), "");
+    check_requests(&receiver.received());
+    let taken: BTreeSet<String> = receiver.taken().into_iter().map(|request| request.id).collect();
+    assert_eq!(taken, ids.iter().map(|id| (*id).to_owned()).collect());
+    assert_eq!(receiver.taken().len(), ids.len(), "each once");
+}
+
+/// One alert, posted over TLS to a receiver with a certificate of `authority`, trusting `trusted`. Returns what is parked.
+async fn post_over_tls(authority: &Authority, trusted: Option<&[u8]>) -> (Vec<Received>, Vec<String>) {
+    let receiver = Receiver::start_tls(authority, |_, _| Answer::Status(200));
+    let folder = tempfile::tempdir().unwrap();
+    let parked = Parked::at(folder.path().join("parked.jsonl"), 1 << 20);
+    let alerts = Alerts::default();
+    // All but the last are done with.
+    alerts.stored.lock().unwrap().insert(PartitionId(0), Offset(Alerts::COUNT - 1));
+    let webhook = Webhook::new(WebhookParts {
+        reader: Box::new(alerts.clone()),
+        owned: Arc::new(|| BTreeSet::from([PartitionId(0)])),
+        poster: Poster::new(receiver.url.parse().unwrap(), Duration::from_secs(10), trusted).unwrap(),
+        signer: Signer::new(SECRET).unwrap(),
+        retries: Retries { max_attempts: 1, first_backoff_ms: 1, max_backoff_ms: 1 },
+        parked: parked.clone(),
+        clock: Arc::new(ManualClock::at(1_700_000_000_000)),
+    });
+    let stop = CancellationToken::new();
+    let watch = async {
+        for _ in 0..6_000 {
+            if alerts.stored.lock().unwrap()[&PartitionId(0)] == Offset(Alerts::COUNT) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(webhook.run(stop.clone()), watch);
+    let reasons = parked.read_blocking().unwrap().alerts.into_iter().map(|alert| alert.reason).collect();
+    (receiver.taken(), reasons)
+}
+
+#[tokio::test]
+async fn a_receiver_is_trusted_by_its_authority_and_no_other() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("another"));
+    let (taken, parked) = post_over_tls(&ours, Some(&ours.certificate)).await;
+    assert_eq!((taken.len(), parked), (1, Vec::new()));
+    for trusted in [Some(other.certificate.as_slice()), None] {
+        let (taken, parked) = post_over_tls(&ours, trusted).await;
+        assert_eq!(taken.len(), 0, "nothing is said to whom is not trusted");
+        let [reason] = parked.as_slice() else { panic!("{parked:?}") };
+        assert!(reason.contains("UnknownIssuer") && reason.contains("127.0.0.1"), "{reason}");
+        assert!(!reason.contains("of-the-receiver"), "{reason}");
+    }
+    let url = || "https://127.0.0.1:1/".parse().unwrap();
+    let refused = Poster::new(url(), Duration::from_secs(1), Some(b"no certificate")).unwrap_err();
+    assert!(refused.to_string().contains("BEGIN CERTIFICATE"), "{refused}");
 }

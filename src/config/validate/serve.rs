@@ -83,6 +83,12 @@ pub(super) fn webhook(config: &Config, report: &mut Report) {
         format!("must be between `webhook.first_backoff_ms` ({}) and a day", webhook.first_backoff_ms),
         webhook.max_backoff_ms,
     );
+    report.require(
+        webhook.parked_max_bytes >= 1 << 20,
+        "webhook.parked_max_bytes",
+        "must be at least 1048576, so that no alert is too large",
+        webhook.parked_max_bytes,
+    );
 }
 
 pub(super) fn process(config: &Config, report: &mut Report) {
