@@ -11,12 +11,13 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use undercurrent::{
     clock::ManualClock,
     decision::DecisionParams,
-    event::{Decoder, Event, EventKind, Name, NameKind, Offset, PartitionId, ProductLine, View},
+    event::{Decoder, Event, EventKind, Name, NameKind, Offset, PartitionId, Positions, ProductLine, View},
     graph::{GraphParams, NameTable, PartitionState, UserGraph, WriteSet},
     score::{Reason, ScoreRequest, Scored},
     scoring::{RecencyScorer, ScoreError, Scorer},
     stream::{
-        BatchLimits, NoSnapshots, OutputTopic, Partitions, Step, StreamParams, StreamParts, StreamThread, TimeMode,
+        BatchLimits, Commit, LogError, NoSnapshots, OutputTopic, Partitions, Polled, RecordBatch, Sink, Source, Step,
+        StreamParams, StreamParts, StreamThread, TimeMode,
         memory::{MemoryBroker, MemoryLog, NoFaults},
     },
 };
@@ -132,6 +133,127 @@ fn demand_above_capacity_costs_one_score_a_user_and_batch_and_shows_as_lag() {
     let (then, later) = bytes[FLOODED_BATCHES..].split_at(FLOODED_BATCHES);
     let (then, later) = (then.iter().max().unwrap(), later.iter().max().unwrap());
     assert!(*later <= then + then / 50, "{then} bytes at most, later {later}");
+}
+
+/// What a slow log has in its hands, all counted.
+#[derive(Default)]
+struct InFlight {
+    /// Records and bytes polled and not committed yet.
+    records: usize,
+    bytes: usize,
+    /// Records and bytes of each batch, and outputs and bytes of its commit.
+    batches: Vec<[usize; 4]>,
+}
+
+/// A log to whose broker it is far: until a commit is answered much more comes than a batch may hold.
+struct FarAway {
+    inner: MemoryLog,
+    broker: Arc<MemoryBroker>,
+    sent: usize,
+    in_flight: Arc<Mutex<InFlight>>,
+}
+
+impl Source for FarAway {
+    fn poll_blocking(&mut self, limits: &BatchLimits, batch: &mut RecordBatch) -> Result<Polled, LogError> {
+        let polled = self.inner.poll_blocking(limits, batch)?;
+        let mut in_flight = self.in_flight.lock().unwrap();
+        in_flight.records += batch.len();
+        in_flight.bytes += batch.byte_count();
+        Ok(polled)
+    }
+
+    fn committed_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        self.inner.committed_blocking(partition)
+    }
+
+    fn earliest_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        self.inner.earliest_blocking(partition)
+    }
+
+    fn end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
+        self.inner.end_blocking(partition)
+    }
+
+    fn replay_blocking(
+        &mut self,
+        partition: PartitionId,
+        from: Positions,
+        to: Positions,
+        visit: &mut dyn FnMut(&RecordBatch),
+    ) -> Result<(), LogError> {
+        self.inner.replay_blocking(partition, from, to, visit)
+    }
+
+    fn start_at(&mut self, partition: PartitionId, positions: Positions) -> Result<(), LogError> {
+        self.inner.start_at(partition, positions)
+    }
+}
+
+impl Sink for FarAway {
+    fn commit_blocking(&mut self, commit: &Commit) -> Result<(), LogError> {
+        let mut in_flight = self.in_flight.lock().unwrap();
+        if in_flight.batches.len() < FLOODED_BATCHES {
+            flood(&self.broker, &mut self.sent, EXCESS * BATCH_RECORDS);
+        }
+        self.inner.commit_blocking(commit)?;
+        let bytes = commit.outputs.iter().map(|output| output.key.len() + output.payload.as_ref().map_or(0, Vec::len));
+        let batch = [in_flight.records, in_flight.bytes, commit.outputs.len(), bytes.sum()];
+        in_flight.batches.push(batch);
+        (in_flight.records, in_flight.bytes) = (0, 0);
+        Ok(())
+    }
+
+    fn read_scores_blocking(
+        &mut self,
+        partition: PartitionId,
+        visit: &mut dyn FnMut(&[u8], Option<&[u8]>),
+    ) -> Result<(), LogError> {
+        self.inner.read_scores_blocking(partition, visit)
+    }
+}
+
+/// Fault 12: what is in flight between a poll and the answer to its commit is one batch, however slow the answer is and however
+/// much comes until then.
+#[test]
+fn records_in_flight_stay_bounded_while_commits_are_slow() {
+    const MAX_BYTES: usize = 20_000;
+    // A key and a payload of `flood` at most.
+    const RECORD_BYTES: usize = 200;
+    let (broker, partitions) = (Arc::new(MemoryBroker::new(1)), Arc::new(Partitions::default()));
+    let in_flight = Arc::new(Mutex::new(InFlight::default()));
+    let mut sent = 0;
+    flood(&broker, &mut sent, BATCH_RECORDS);
+    let inner = MemoryLog::join(&broker, "a", Box::new(NoFaults));
+    let log = FarAway { inner, broker: Arc::clone(&broker), sent, in_flight: Arc::clone(&in_flight) };
+    let mut thread = StreamThread::new(StreamParts {
+        log,
+        scorer: Arc::new(RecencyScorer::new(28, 14)),
+        clock: Arc::new(ManualClock::at(NOW_MS)),
+        decoder: Decoder::default(),
+        partitions: Arc::clone(&partitions),
+        snapshots: Box::new(NoSnapshots),
+        decision: DecisionParams::default(),
+        catalogue: Arc::new(NameTable::default()),
+        params: StreamParams {
+            batch: BatchLimits { max_records: BATCH_RECORDS, max_bytes: MAX_BYTES, linger_ms: 0, idle_wait_ms: 0 },
+            time: TimeMode::Replay,
+            lag_interval_ms: 0,
+            ..StreamParams::default()
+        },
+    });
+    while thread.step_blocking().unwrap() != Step::Idle {}
+    let sent = thread.log_mut().sent;
+    assert_eq!(sent, (1 + EXCESS * FLOODED_BATCHES) * BATCH_RECORDS);
+    let batches = &in_flight.lock().unwrap().batches;
+    assert_eq!(batches.iter().map(|[records, ..]| records).sum::<usize>(), sent, "and nothing is lost");
+    let most = |place: usize| batches.iter().map(|batch| batch[place]).max().unwrap();
+    assert!(most(0) <= BATCH_RECORDS, "{} records in flight", most(0));
+    assert!((MAX_BYTES..=MAX_BYTES + RECORD_BYTES).contains(&most(1)), "{} bytes in flight", most(1));
+    // A score and perhaps its lists and an alert of each user; the first commit is of as many users as any later one.
+    assert!(most(2) <= 4 * USERS, "{} outputs in a commit", most(2));
+    let (early, late) = batches.split_at(FLOODED_BATCHES);
+    let largest = |batches: &[[usize; 4]]| batches.iter().map(|batch| batch[3]).max().unwrap();
+    assert!(largest(late) <= largest(early) + largest(early) / 10, "a lag makes no commit larger");
 }
 
 const BOT_EVENTS: u64 = 1_000_000;
