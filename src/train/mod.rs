@@ -30,4 +30,4 @@ pub mod tune;
 pub mod verify;
 
 pub use example::Example;
-pub use trainer::{EpochReport, Progress, TrainError, TrainSettings, TrainedNetwork, fit, predict_all};
+pub use trainer::{EpochReport, Pretraining, Progress, TrainError, TrainSettings, TrainedNetwork, fit, predict_all};

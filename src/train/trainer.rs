@@ -1,7 +1,9 @@
 //! Trains the network: data-parallel over threads, early stopping on validation, the same result for the same seed
-//! whatever the number of threads.
+//! whatever the number of threads. Before it, where asked for, the sequence encoder is pre-trained.
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "shares, rates and bounded indices")]
+
+mod pretraining;
 
 use std::{collections::HashMap, num::NonZeroUsize, ops::ControlFlow};
 
@@ -16,12 +18,16 @@ use super::{
     sampler::Sampler,
 };
 use crate::{
+    event::EventKind,
     features::{EncodedUser, FeatureSpec},
     model::{
         Batch, Calibration, CandleForward, Dropout, ITEM_TABLE, ItemTargets, Model, Network, NetworkConfig, Padding,
         Parameters, Platt, Prediction, TASKS, Targets, losses,
     },
 };
+
+pub use pretraining::Pretraining;
+use pretraining::{begins_anew, contrastive_loss, hide_one, two_slices};
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +52,10 @@ pub struct TrainSettings {
     pub negatives: usize,
     /// Positives a user and step.
     pub positives: usize,
+    /// What the sequence encoder learns before the tasks.
+    pub pretraining: Pretraining,
+    /// Passes over the examples for that.
+    pub pretraining_epochs: usize,
     /// Threads. The result does not depend on it.
     pub threads: NonZeroUsize,
 }
@@ -63,6 +73,8 @@ impl Default for TrainSettings {
             view_dropout: 0.1,
             negatives: 128,
             positives: 2,
+            pretraining: Pretraining::None,
+            pretraining_epochs: 4,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         }
     }
@@ -152,6 +164,7 @@ pub fn fit(
 ) -> Result<TrainedNetwork, TrainError> {
     check(examples, validation, config)?;
     let mut trainer = Trainer::new(examples, spec, config, settings, seed)?;
+    trainer.pretrain()?;
     let steps = examples.len().div_ceil(settings.batch_users);
     let mut best: Option<(f32, usize, Parameters)> = None;
     let mut reports = Vec::new();
@@ -281,6 +294,8 @@ struct Trainer<'a> {
     random: Xoshiro256PlusPlus,
     seed: u64,
     step: i32,
+    /// What the steps at hand are of; `None` for the tasks.
+    stage: Pretraining,
 }
 
 /// Gradients of one chunk, summed over its users' shares.
@@ -329,7 +344,42 @@ impl<'a> Trainer<'a> {
             random: Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x7261_696e),
             seed,
             step: 0,
+            stage: Pretraining::None,
         })
+    }
+
+    /// Pre-trains as the settings ask, and leaves everything else as if nothing had been.
+    fn pretrain(&mut self) -> Result<(), TrainError> {
+        self.stage = self.settings.pretraining;
+        if self.stage == Pretraining::None {
+            return Ok(());
+        }
+        let before = self.parameters.clone();
+        let steps = self.examples.len().div_ceil(self.settings.batch_users) * self.settings.pretraining_epochs;
+        for epoch in 0..self.settings.pretraining_epochs {
+            let mut order: Vec<usize> = (0..self.examples.len()).collect();
+            order.shuffle(&mut self.random);
+            for batch in order.chunks(self.settings.batch_users) {
+                let rate = self.settings.learning_rate * schedule(self.step, steps);
+                let losses = self.step(batch, rate)?;
+                if losses.iter().any(|(loss, _)| !loss.is_finite()) {
+                    return Err(TrainError::Diverged { epoch, what: "loss of pre-training".to_owned() });
+                }
+            }
+        }
+        for (name, parameter) in self.parameters.iter_mut() {
+            if let (true, Some(fresh)) = (begins_anew(name, self.stage), before.get(name)) {
+                parameter.values.clone_from(&fresh.values);
+                if let Some(variable) = self.variables.get(name) {
+                    variable.set(&Tensor::from_slice(&parameter.values, parameter.shape.as_slice(), &Device::Cpu)?)?;
+                }
+            }
+            if let Some(moments) = self.moments.get_mut(name) {
+                *moments = Moments::new(parameter.values.len());
+            }
+        }
+        (self.step, self.stage) = (0, Pretraining::None);
+        Ok(())
     }
 
     /// One step over the examples at `places`; returns each task's loss sum and weight.
@@ -407,17 +457,58 @@ impl<'a> Trainer<'a> {
         let stream =
             self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(self.step.unsigned_abs()) << 20) ^ chunk as u64;
         let mut random = Xoshiro256PlusPlus::seed_from_u64(stream);
-        let members: Vec<&EncodedUser> = places.iter().map(|place| &self.examples[*place].encoded).collect();
+        let share = places.len() as f64 / step_users as f64;
+        let users = places.iter().map(|place| &self.examples[*place].encoded);
+        let of_tasks = [self.settings.feature_dropout, self.settings.view_dropout];
+        match self.stage {
+            Pretraining::None => {
+                let drawn = self.draw(places, &mut random);
+                let members: Vec<&EncodedUser> = users.collect();
+                let (batch, items) = self.inputs(&members, &drawn.rows(), of_tasks, &mut random)?;
+                let own: Vec<&[u32]> = places.iter().map(|place| self.positives[*place].as_slice()).collect();
+                let targets = self.targets(places, &drawn, &own, &batch)?;
+                self.answer(&batch, &items, &targets, share)
+            }
+            Pretraining::Masked => {
+                let hidden: Vec<(EncodedUser, u32, Option<EventKind>)> =
+                    users.map(|user| hide_one(user, &mut random)).collect();
+                let drawn = self.draw_hidden(&hidden, &mut random);
+                let members: Vec<&EncodedUser> = hidden.iter().map(|(user, ..)| user).collect();
+                // The sequence is what is learned, so it is never left out.
+                let dropout = [self.settings.feature_dropout, 0.0];
+                let (batch, items) = self.inputs(&members, &drawn.rows(), dropout, &mut random)?;
+                let targets = self.hidden_targets(&hidden, &drawn, &batch)?;
+                self.answer(&batch, &items, &targets, share)
+            }
+            Pretraining::Contrastive => {
+                let pairs: Vec<[EncodedUser; 2]> = users.filter_map(|user| two_slices(user, &mut random)).collect();
+                if pairs.len() < 2 {
+                    return Ok(self.no_answer());
+                }
+                let members: Vec<&EncodedUser> =
+                    (0..2).flat_map(|side| pairs.iter().map(move |pair| &pair[side])).collect();
+                let (batch, items) = self.inputs(&members, &[], [1.0, 0.0], &mut random)?;
+                let loss = contrastive_loss(&self.network.forward(&batch, items.as_tensor())?.query)?;
+                let value = loss.to_scalar::<f32>()?;
+                let losses =
+                    std::array::from_fn(|task| if task == 0 { (value, pairs.len() as f32) } else { (0.0, 0.0) });
+                self.gradients(&(loss * share)?, &batch, &items, losses)
+            }
+        }
+    }
+
+    /// Tensors of a chunk, and the rows of the item table it needs as a variable. `dropout`: shares of features and of views.
+    fn inputs(
+        &self,
+        members: &[&EncodedUser],
+        extra: &[u32],
+        [feature_share, view_share]: [f32; 2],
+        random: &mut Xoshiro256PlusPlus,
+    ) -> Result<(Batch, Var), TrainError> {
         let padding = members.iter().map(|user| Padding::of(user, self.config)).reduce(Padding::max);
         let padding = padding.unwrap_or(Padding { nodes: 1, events: 1 });
-        let drawn = self.draw(places, &mut random);
-        let dropout = Dropout {
-            random: &mut random,
-            feature_share: self.settings.feature_dropout,
-            view_share: self.settings.view_dropout,
-        };
-        let extra: Vec<u32> = drawn.positives.iter().chain(&drawn.negatives).copied().collect();
-        let batch = Batch::build(&members, padding, self.config, &extra, Some(dropout), &Device::Cpu)?;
+        let dropout = Dropout { random, feature_share, view_share };
+        let batch = Batch::build(members, padding, self.config, extra, Some(dropout), &Device::Cpu)?;
         let width = self.config.hidden;
         let table = self.parameters.get(ITEM_TABLE).map_or(&[][..], |parameter| &parameter.values);
         let mut gathered = Vec::with_capacity(batch.item_rows.len() * width);
@@ -425,11 +516,37 @@ impl<'a> Trainer<'a> {
             gathered.extend_from_slice(&table[*row as usize * width..][..width]);
         }
         let items = Var::from_vec(gathered, (batch.item_rows.len(), width), &Device::Cpu)?;
-        let targets = self.targets(places, &drawn, &batch)?;
-        let output = self.network.forward(&batch, items.as_tensor())?;
-        let losses = losses(&self.network, &output, &targets, items.as_tensor(), &batch)?;
-        let share = places.len() as f64 / step_users as f64;
-        let gradients = (losses.total * share)?.backward()?;
+        Ok((batch, items))
+    }
+
+    fn answer(&self, batch: &Batch, items: &Var, targets: &Targets, share: f64) -> Result<ChunkAnswer, TrainError> {
+        let output = self.network.forward(batch, items.as_tensor())?;
+        let losses = losses(&self.network, &output, targets, items.as_tensor(), batch)?;
+        let tasks: Vec<f32> = losses.tasks.to_vec1()?;
+        let present: Vec<f32> = targets.present.to_vec1()?;
+        let losses_of = std::array::from_fn(|task| (tasks[task], present[task] * batch.users as f32));
+        self.gradients(&(losses.total * share)?, batch, items, losses_of)
+    }
+
+    /// The answer of a chunk with nothing to learn from.
+    fn no_answer(&self) -> ChunkAnswer {
+        let dense = self.parameters.iter().filter(|(name, _)| self.variables.contains_key(*name));
+        ChunkAnswer {
+            dense: dense.map(|(_, parameter)| vec![0.0; parameter.values.len()]).collect(),
+            rows: Vec::new(),
+            row_gradients: Vec::new(),
+            losses: [(0.0, 0.0); TASKS],
+        }
+    }
+
+    fn gradients(
+        &self,
+        loss: &Tensor,
+        batch: &Batch,
+        items: &Var,
+        losses: [(f32, f32); TASKS],
+    ) -> Result<ChunkAnswer, TrainError> {
+        let gradients = loss.backward()?;
         let flat = |variable: &Var| -> Result<Vec<f32>, TrainError> {
             match gradients.get(variable.as_tensor()) {
                 Some(gradient) => Ok(gradient.flatten_all()?.to_vec1()?),
@@ -442,14 +559,7 @@ impl<'a> Trainer<'a> {
                 dense.push(flat(variable)?);
             }
         }
-        let tasks: Vec<f32> = losses.tasks.to_vec1()?;
-        let present: Vec<f32> = targets.present.to_vec1()?;
-        Ok(ChunkAnswer {
-            dense,
-            row_gradients: flat(&items)?,
-            rows: batch.item_rows,
-            losses: std::array::from_fn(|task| (tasks[task], present[task] * places.len() as f32)),
-        })
+        Ok(ChunkAnswer { dense, row_gradients: flat(items)?, rows: batch.item_rows.clone(), losses })
     }
 
     /// Draws positives and negatives for a chunk.
@@ -471,7 +581,47 @@ impl<'a> Trainer<'a> {
         drawn
     }
 
-    fn targets(&self, places: &[usize], drawn: &Drawn, batch: &Batch) -> Result<Targets, TrainError> {
+    /// The hidden item of each user as its one positive.
+    fn draw_hidden(&self, hidden: &[(EncodedUser, u32, Option<EventKind>)], random: &mut Xoshiro256PlusPlus) -> Drawn {
+        let mut drawn = Drawn { positives: Vec::new(), weights: Vec::new(), negatives: Vec::new() };
+        for (_, row, _) in hidden {
+            for slot in 0..self.settings.positives {
+                let is_it = slot == 0 && *row > 0;
+                drawn.positives.push(if is_it { *row } else { 0 });
+                drawn.weights.push(f32::from(u8::from(is_it)));
+            }
+        }
+        if hidden.iter().any(|(_, row, _)| *row > 0) {
+            drawn.negatives = (0..self.settings.negatives).map(|_| self.sampler.draw(random)).collect();
+        }
+        drawn
+    }
+
+    /// Item and kind of each hidden event; no label.
+    fn hidden_targets(
+        &self,
+        hidden: &[(EncodedUser, u32, Option<EventKind>)],
+        drawn: &Drawn,
+        batch: &Batch,
+    ) -> Result<Targets, TrainError> {
+        let device = &Device::Cpu;
+        let bit = |value: bool| f32::from(u8::from(value));
+        let own: Vec<[u32; 1]> = hidden.iter().map(|(_, row, _)| [*row]).collect();
+        let own: Vec<&[u32]> = own.iter().map(<[u32; 1]>::as_slice).collect();
+        let kinds = hidden.iter().map(|(.., kind)| kind.map_or(0, |kind| kind as u32)).collect();
+        let kind_weight: Vec<f32> = hidden.iter().map(|(.., kind)| bit(kind.is_some())).collect();
+        let items = if drawn.negatives.is_empty() { None } else { Some(self.item_targets(&own, drawn, batch)?) };
+        let present = [0.0, 0.0, bit(items.is_some()), bit(kind_weight.contains(&1.0))];
+        Ok(Targets {
+            binary: Tensor::zeros((hidden.len(), 2), candle_core::DType::F32, device)?,
+            kind: Tensor::from_vec(kinds, hidden.len(), device)?,
+            kind_weight: Tensor::from_vec(kind_weight, hidden.len(), device)?,
+            items,
+            present: Tensor::from_slice(&present, TASKS, device)?,
+        })
+    }
+
+    fn targets(&self, places: &[usize], drawn: &Drawn, own: &[&[u32]], batch: &Batch) -> Result<Targets, TrainError> {
         let device = &Device::Cpu;
         let users = places.len();
         let examples: Vec<&Example> = places.iter().map(|place| &self.examples[*place]).collect();
@@ -481,7 +631,7 @@ impl<'a> Trainer<'a> {
         let kind: Vec<u32> = examples.iter().map(|example| example.next_kind.map_or(0, |kind| kind as u32)).collect();
         let kind_weight: Vec<f32> = examples.iter().map(|example| bit(example.next_kind.is_some())).collect();
         let any_kind = kind_weight.iter().any(|weight| *weight > 0.0);
-        let items = if drawn.negatives.is_empty() { None } else { Some(self.item_targets(places, drawn, batch)?) };
+        let items = if drawn.negatives.is_empty() { None } else { Some(self.item_targets(own, drawn, batch)?) };
         let present = [1.0, 1.0, bit(items.is_some()), bit(any_kind)];
         Ok(Targets {
             binary: Tensor::from_vec(binary, (users, 2), device)?,
@@ -492,10 +642,11 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    fn item_targets(&self, places: &[usize], drawn: &Drawn, batch: &Batch) -> Result<ItemTargets, TrainError> {
+    /// `own`: rows of each user that are no negatives.
+    fn item_targets(&self, own: &[&[u32]], drawn: &Drawn, batch: &Batch) -> Result<ItemTargets, TrainError> {
         const SAME_ITEM: f32 = -1e4;
         let device = &Device::Cpu;
-        let (users, positives, negatives) = (places.len(), self.settings.positives, drawn.negatives.len());
+        let (users, positives, negatives) = (own.len(), self.settings.positives, drawn.negatives.len());
         let place_of: HashMap<u32, u32> = batch.item_rows.iter().copied().zip(0..).collect();
         let local = |rows: &[u32]| -> Result<Tensor, TrainError> {
             let places: Vec<u32> = rows.iter().map(|row| place_of.get(row).copied().unwrap_or(0)).collect();
@@ -503,8 +654,7 @@ impl<'a> Trainer<'a> {
         };
         let log_q = |row: u32| self.sampler.log_q(row, negatives);
         let mut mask = Vec::with_capacity(users * negatives);
-        for place in places {
-            let own = &self.positives[*place];
+        for own in own {
             mask.extend(drawn.negatives.iter().map(|row| if own.contains(row) { SAME_ITEM } else { 0.0 }));
         }
         let positive_log_q: Vec<f32> = drawn.positives.iter().map(|row| log_q(*row)).collect();
@@ -544,6 +694,13 @@ struct Drawn {
     positives: Vec<u32>,
     weights: Vec<f32>,
     negatives: Vec<u32>,
+}
+
+impl Drawn {
+    /// All of them.
+    fn rows(&self) -> Vec<u32> {
+        self.positives.iter().chain(&self.negatives).copied().collect()
+    }
 }
 
 /// −log of the probability given to what happened.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use self::{baselines::Baselines, training::Training};
 pub use self::{folds::TreeFolds, forests::TreeSettings, parts::HeadPart};
 use super::{
-    TrainError,
+    Pretraining, TrainError,
     examples::{Moment, purchase_history, repeat_history},
     history::{History, HistoryError},
     logistic::sigmoid,
@@ -93,6 +93,8 @@ pub struct HeadOptions {
     pub max_network_examples: usize,
     /// Passes of the network at most.
     pub max_epochs: usize,
+    /// What the network's sequence encoder learns first.
+    pub pretraining: Pretraining,
     /// Items with embeddings of their own at most.
     pub max_vocabulary: usize,
     /// How trees are grown.
@@ -111,6 +113,7 @@ impl Default for HeadOptions {
             max_examples: 150_000,
             max_network_examples: 16_000,
             max_epochs: 8,
+            pretraining: Pretraining::None,
             max_vocabulary: 8_000,
             trees: TreeSettings::default(),
             missing: Missing::Learned,

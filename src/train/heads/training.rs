@@ -198,6 +198,7 @@ impl<'a, H: History> Training<'a, H> {
         let settings = TrainSettings {
             threads: self.options.threads,
             epochs: self.options.max_epochs,
+            pretraining: self.options.pretraining,
             ..TrainSettings::default()
         };
         let (past_examples, held_examples) = (network.past(), network.held_out());

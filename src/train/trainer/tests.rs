@@ -93,3 +93,66 @@ fn a_caller_can_stop_it() {
     assert_eq!(trained.epochs.len(), 0);
     assert_eq!(steps, 1);
 }
+
+/// Users whose sequence says who they are: each has an item of its own, bought again and again.
+fn habits(spec: &FeatureSpec, count: usize) -> Vec<Example> {
+    let mut examples = examples(spec, count, 5);
+    let mut random = Xoshiro256PlusPlus::seed_from_u64(11);
+    for (place, example) in examples.iter_mut().enumerate() {
+        example.encoded = samples::user(&mut random, spec, 4, 12, [0.0; 2]);
+        for event in &mut example.encoded.events {
+            (event.item_row, event.kind) = (1 + place as u32 % 20, EventKind::Purchase);
+        }
+    }
+    examples
+}
+
+#[test]
+fn pretraining_learns_from_sequences_and_leaves_the_tasks_as_they_were() {
+    let spec = samples::spec(40);
+    let train = habits(&spec, 160);
+    let config = NetworkConfig::for_spec(&spec);
+    for pretraining in [Pretraining::Masked, Pretraining::Contrastive] {
+        let settings = |pretraining_epochs| TrainSettings { pretraining, pretraining_epochs, ..settings(2) };
+        let loss_after = |epochs: usize| {
+            let settings = settings(epochs);
+            let mut trainer = Trainer::new(&train, &spec, &config, &settings, 7).unwrap();
+            trainer.pretrain().unwrap();
+            assert_eq!((trainer.step, trainer.stage), (0, Pretraining::None));
+            let fresh = Parameters::initialise(&config, 7);
+            for (name, parameter) in trainer.parameters.iter() {
+                let is_fresh = fresh.get(name) == Some(parameter);
+                let is_sequence = name.starts_with("sequence.key_value") || name == "event.kind";
+                assert!(is_fresh || !begins_anew(name, pretraining), "`{name}` must begin anew");
+                assert!(!is_fresh || !is_sequence || epochs == 0, "`{name}` learned nothing");
+            }
+            trainer.stage = pretraining;
+            let losses = (0..4).map(|_| {
+                let places: Vec<usize> = (0..train.len()).collect();
+                let answer = trainer.chunk(&places, 0, train.len()).unwrap();
+                trainer.step += 1;
+                answer.losses[if pretraining == Pretraining::Masked { 2 } else { 0 }].0
+            });
+            losses.sum::<f32>() / 4.0
+        };
+        let (before, after) = (loss_after(0), loss_after(20));
+        assert!(after < 0.8 * before, "{pretraining:?}: {before} before, {after} after");
+    }
+}
+
+#[test]
+fn threads_do_not_change_what_pretraining_makes() {
+    let spec = samples::spec(40);
+    let train = habits(&spec, 96);
+    let config = NetworkConfig::for_spec(&spec);
+    let mut go_on = |_: &Progress| ControlFlow::Continue(());
+    let mut models = Vec::new();
+    for pretraining in [Pretraining::None, Pretraining::Masked, Pretraining::Contrastive] {
+        let settings = |threads| TrainSettings { epochs: 1, pretraining, pretraining_epochs: 1, ..settings(threads) };
+        let one = fit(&train, &[], &spec, &config, &settings(1), 7, &mut go_on).unwrap();
+        let three = fit(&train, &[], &spec, &config, &settings(3), 7, &mut go_on).unwrap();
+        assert!(one.model == three.model, "{pretraining:?}");
+        models.push(one.model);
+    }
+    assert!(models[0] != models[1] && models[0] != models[2] && models[1] != models[2]);
+}
