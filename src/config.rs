@@ -22,7 +22,7 @@ pub use self::{
     model::{DecisionConfig, ScorerKind, ScoringConfig},
     serve::{HttpConfig, LogFormat, LoggingConfig, ShutdownConfig},
     stream::{EmbeddedConfig, InputConfig, LogKind, SnapshotConfig, StreamConfig},
-    training::{TrainingClock, TrainingConfig, TrainingMetric, TrainingMissing, TrainingPromotion},
+    training::{TrainingClock, TrainingConfig, TrainingMetric, TrainingMissing, TrainingPretrain, TrainingPromotion},
     webhook::{WebhookConfig, WebhookStart},
 };
 

@@ -4,6 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use crate::features::Missing;
 use crate::train::{
+    Pretraining,
     evaluate::{EvaluateOptions, parse_cutoff},
     schedule::Horizons,
 };
@@ -39,6 +40,13 @@ pub(super) struct TaskArgs {
     /// Days in which a purchase counts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3_650))]
     purchase_days: u32,
+    /// Folder of a text model (`scripts/text-model` fetches one): titles are compared by meaning instead of by words
+    #[arg(long, value_name = "DIR")]
+    text_model: Option<PathBuf>,
+    /// What the network's sequence encoder learns before the labels: to tell a hidden event (masked), or users apart by slices of
+    /// their events (contrastive)
+    #[arg(long, value_enum, value_name = "HOW", default_value = "none")]
+    pretrain: Pretrain,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -56,6 +64,23 @@ fn missing(name: &str) -> Result<Missing, String> {
         let names: Vec<&str> = Missing::ALL.into_iter().map(Missing::name).collect();
         format!("the ways are {}", names.join(", "))
     })
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Pretrain {
+    None,
+    Masked,
+    Contrastive,
+}
+
+impl From<Pretrain> for Pretraining {
+    fn from(pretrain: Pretrain) -> Self {
+        match pretrain {
+            Pretrain::None => Self::None,
+            Pretrain::Masked => Self::Masked,
+            Pretrain::Contrastive => Self::Contrastive,
+        }
+    }
 }
 
 impl HistoryArgs {
@@ -79,6 +104,8 @@ impl TaskArgs {
         EvaluateOptions {
             events,
             items,
+            text_model: self.text_model,
+            pretraining: self.pretrain.into(),
             cutoff_ms,
             activity,
             buy,
@@ -99,6 +126,16 @@ impl TaskArgs {
     /// What stands for values that a user does not have.
     pub(super) fn missing(&self) -> Missing {
         self.missing
+    }
+
+    /// Folder of the text model.
+    pub(super) fn text_model(&self) -> Option<PathBuf> {
+        self.text_model.clone()
+    }
+
+    /// What the sequence encoder learns first.
+    pub(super) fn pretraining(&self) -> Pretraining {
+        self.pretrain.into()
     }
 
     /// Seed of everything random.

@@ -71,6 +71,8 @@ pub(super) fn run(global: &GlobalArgs, args: TrainArgs) -> anyhow::Result<()> {
             snapshots: engine::snapshots(&config, &clock)?,
             location,
             items: args.items,
+            text_model: args.task.text_model(),
+            pretraining: args.task.pretraining(),
             until_ms,
             horizons: args.task.horizons(),
             seed: args.task.seed(),

@@ -56,6 +56,19 @@ pub enum TrainingMissing {
     Interpolated,
 }
 
+/// What the network's sequence encoder learns before the labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingPretrain {
+    /// Nothing.
+    #[default]
+    None,
+    /// To tell a hidden event.
+    Masked,
+    /// To tell users apart by slices of their events.
+    Contrastive,
+}
+
 /// Retraining: a child process of low priority reads the snapshots, trains a candidate, and promotes it if it beats the
 /// champion on the newest users whose labels are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +91,12 @@ pub struct TrainingConfig {
     pub threads: usize,
     /// CSV of items (`item_id,title,category`) for titles and categories that events do not carry.
     pub items: Option<PathBuf>,
+    /// Folder of a text model (`scripts/text-model` fetches one) by which titles are compared; by their words where absent. A file of
+    /// the vectors that were made is kept in it.
+    pub text_model: Option<PathBuf>,
+    /// What the network's sequence encoder learns before the labels: `none`, `masked` (to tell a hidden event) or `contrastive` (to tell
+    /// users apart by slices of their events). Neither has paid on the data it was measured on, so it is off.
+    pub pretrain: TrainingPretrain,
     /// A user is scored and trained on when active within this many days.
     pub history_days: u32,
     /// Days without activity after which a user counts as gone. Must be the champion's: other models answer other questions.
@@ -128,6 +147,8 @@ impl Default for TrainingConfig {
             niceness: 15,
             threads: 1,
             items: None,
+            text_model: None,
+            pretrain: TrainingPretrain::None,
             history_days: 90,
             churn_days: 30,
             purchase_days: 7,

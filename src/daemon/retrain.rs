@@ -19,7 +19,10 @@ use tracing::{info, warn};
 use super::{engine, models::ModelStore, pool};
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, ENV_PREFIX, TrainingClock, TrainingConfig, TrainingMetric, TrainingMissing, TrainingPromotion},
+    config::{
+        Config, ENV_PREFIX, TrainingClock, TrainingConfig, TrainingMetric, TrainingMissing, TrainingPretrain,
+        TrainingPromotion,
+    },
     event::format_time_ms,
     features::Missing,
     metrics as names,
@@ -27,6 +30,7 @@ use crate::{
     scoring::{Pool, PoolSettings},
     stream::Partitions,
     train::{
+        Pretraining,
         bundle::SnapshotTraining,
         gate::{GateMetric, GateParams, Scores, Verdict, Window, judge},
         history::History,
@@ -214,6 +218,8 @@ pub fn run_once_blocking(config: &Config, report: &mut dyn FnMut(&str)) -> anyho
         snapshots: engine::snapshots(config, &clock)?,
         location: config.snapshot.location.clone(),
         items: training.items.clone(),
+        text_model: training.text_model.clone(),
+        pretraining: pretraining(training.pretrain),
         until_ms: i64::MAX,
         horizons,
         seed: training.seed,
@@ -267,6 +273,14 @@ fn missing(missing: TrainingMissing) -> Missing {
         TrainingMissing::Median => Missing::Median,
         TrainingMissing::Mean => Missing::Mean,
         TrainingMissing::Interpolated => Missing::Interpolated,
+    }
+}
+
+fn pretraining(pretrain: TrainingPretrain) -> Pretraining {
+    match pretrain {
+        TrainingPretrain::None => Pretraining::None,
+        TrainingPretrain::Masked => Pretraining::Masked,
+        TrainingPretrain::Contrastive => Pretraining::Contrastive,
     }
 }
 

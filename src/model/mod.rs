@@ -17,6 +17,7 @@ mod loss;
 mod network;
 mod parameters;
 mod prediction;
+pub mod text;
 mod trees;
 
 pub use batch::{Batch, BatchEdges, Dropout, Padding};

@@ -66,6 +66,7 @@ pub fn ablate(
             seed: options.seed,
             threads: options.threads,
             missing: options.missing,
+            pretraining: options.pretraining,
             without,
             ..HeadOptions::default()
         };

@@ -11,7 +11,8 @@ use std::{
 use serde_json::json;
 
 use super::{
-    evaluate::{EvaluateError, EvaluateOptions, TrainedParts, nobody, read, train_on},
+    Pretraining,
+    evaluate::{EvaluateError, EvaluateOptions, TrainedParts, nobody, read, title_vectors, train_on},
     examples::unit_hash,
     heads::SEGMENTS,
     history::{History, SnapshotHistory},
@@ -80,6 +81,10 @@ pub struct SnapshotTraining {
     pub location: String,
     /// CSV with `item_id`, `title` and `category`.
     pub items: Option<PathBuf>,
+    /// Folder of a text model by which titles are compared; by their words where absent.
+    pub text_model: Option<PathBuf>,
+    /// What the network's sequence encoder learns first.
+    pub pretraining: Pretraining,
     /// Only what is before it is seen, milliseconds since the Unix epoch.
     pub until_ms: i64,
     /// What is predicted.
@@ -112,10 +117,12 @@ impl SnapshotTraining {
         end_ms: i64,
         report: &mut dyn FnMut(&str),
     ) -> Result<Bundle, TrainBundleError> {
-        let catalogue = history.catalogue(self.items.as_deref())?;
+        let mut catalogue = history.catalogue(self.items.as_deref())?;
         let options = EvaluateOptions {
             events: Vec::new(),
             items: self.items.clone(),
+            text_model: self.text_model.clone(),
+            pretraining: self.pretraining,
             cutoff_ms: end_ms,
             activity: Vec::new(),
             buy: Vec::new(),
@@ -126,6 +133,7 @@ impl SnapshotTraining {
             threads: self.threads,
             report: false,
         };
+        catalogue.vectors = title_vectors(&options).map_err(EvaluateError::from)?;
         let activity = EventKind::ALL.into_iter().filter(|kind| history.params().activity.contains(*kind));
         let (count, partitions) = (history.rounds_ms().len(), history.partition_count());
         let source = Source {
@@ -164,7 +172,8 @@ fn train_history<H: History>(
     report("packing the bundle");
     let probe = probe_users(history, &parts, end_ms, options.seed)?;
     let probe: Vec<&EncodedUser> = probe.iter().collect();
-    let facts = Facts { source, options, first_ms: history.first_ms(), users: history.users().len() };
+    let text_model = catalogue.vectors.as_ref().map(|vectors| vectors.version());
+    let facts = Facts { source, options, text_model, first_ms: history.first_ms(), users: history.users().len() };
     let items = (!parts.items.model.tables().rows().is_empty()).then(|| Arc::new(parts.items.model.clone()));
     let [churn_threshold, purchase_threshold] = parts.heads.thresholds.map(probability);
     Ok(Bundle::new(
@@ -233,6 +242,8 @@ struct Source {
 struct Facts<'a> {
     source: &'a Source,
     options: &'a EvaluateOptions,
+    /// The text model by which titles were compared.
+    text_model: Option<String>,
     first_ms: i64,
     users: usize,
 }
@@ -251,6 +262,8 @@ impl Facts<'_> {
             "purchase_days": parts.schedule.horizons.purchase_days,
             "seed": self.options.seed,
             "parent": self.source.parent,
+            "text_model": self.text_model,
+            "pretraining": self.options.pretraining,
             "feature_count": parts.heads.spec.features().len(),
             "segments": { "churn": parts.heads.segments[0], "purchase": parts.heads.segments[1] },
             "reference": parts.heads.references.to_json(&parts.heads.spec),

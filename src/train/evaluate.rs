@@ -11,6 +11,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
+    Pretraining, TitleVectors,
     corpus::{Corpus, CorpusError, CorpusOptions, Outcome},
     dataset::{DatasetError, UserPrediction, write_predictions},
     heads::{BASELINES, Head, HeadInput, HeadOptions, HeadPrediction, Heads, HeadsError, MEMBERS},
@@ -27,7 +28,10 @@ use crate::{
     event::{DAY_MS, FileError, ItemCategories, ItemsError, NameHash, NameKind, UserId, read_items},
     features::{EncodedUser, Encoder, Missing},
     graph::{GraphParams, UserGraph},
-    model::items::{CandidateWork, CatalogueEntry, ItemLists, UserItems},
+    model::{
+        items::{CandidateWork, CatalogueEntry, ItemLists, UserItems},
+        text::TextError,
+    },
 };
 
 /// What to evaluate.
@@ -37,6 +41,10 @@ pub struct EvaluateOptions {
     pub events: Vec<PathBuf>,
     /// CSV with `item_id`, `title` and `category`; further columns are ignored.
     pub items: Option<PathBuf>,
+    /// Folder of a text model by which titles are compared; by their words where absent.
+    pub text_model: Option<PathBuf>,
+    /// What the network's sequence encoder learns first.
+    pub pretraining: Pretraining,
     /// Only what is before it is seen, milliseconds since the Unix epoch.
     pub cutoff_ms: i64,
     /// Event names (the file's or ours) that count as activity.
@@ -80,6 +88,9 @@ pub enum EvaluateError {
         /// First and newest time in the file.
         range: String,
     },
+    /// The text model cannot be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// Training failed.
     #[error(transparent)]
     Heads(#[from] HeadsError),
@@ -201,6 +212,7 @@ pub(super) fn train_on<H: History>(
         seed: options.seed,
         threads: options.threads,
         missing: options.missing,
+        pretraining: options.pretraining,
         ..HeadOptions::default()
     };
     let heads = Heads::train(history, &schedule, &head_options, report)?;
@@ -208,7 +220,18 @@ pub(super) fn train_on<H: History>(
     let item_options = ItemOptions { seed: options.seed, tables, ..ItemOptions::default() };
     let window_ms = schedule.horizons.purchase_ms();
     let items = train_items(history, end_ms, first_ms, window_ms, catalogue, &item_options, report)?;
+    if let Some(vectors) = &catalogue.vectors
+        && let Err(error) = vectors.save()
+    {
+        report(&format!("the vectors of titles could not be kept for the next training: {error}"));
+    }
     Ok(TrainedParts { schedule, heads, items })
+}
+
+/// The vectors of titles that `options` ask for.
+pub(super) fn title_vectors(options: &EvaluateOptions) -> Result<Option<Arc<TitleVectors>>, TextError> {
+    let open = |folder: &PathBuf| TitleVectors::open(folder, options.threads.get()).map(Arc::new);
+    options.text_model.as_ref().map(open).transpose()
 }
 
 type Input = (FileHistory, HashMap<UserId, Outcome>, Catalogue, Survey);
@@ -238,6 +261,7 @@ pub(super) fn read(options: &EvaluateOptions, report: &mut dyn FnMut(&str)) -> R
         catalogue.names.insert((kind, hash), entry);
     }
     catalogue.add(listed);
+    catalogue.vectors = title_vectors(options)?;
     let params = GraphParams { activity: plan.activity(), ..GraphParams::default() };
     Ok((FileHistory { corpus, params, threads: options.threads.get() }, outcomes, catalogue, survey))
 }

@@ -2,9 +2,13 @@
 
 #![expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
+    TitleVectors,
     examples::unit_hash,
     history::{History, HistoryError},
     items::{ListKind, RankExamples, RankerOptions, RankerReport, TableBuilder, TableOptions, fit_ranker},
@@ -25,6 +29,8 @@ pub struct Catalogue {
     pub categories: HashMap<NameHash, NameHash>,
     /// Items that may be recommended though nobody bought them yet.
     pub listed: Vec<NameHash>,
+    /// Vectors of the titles, where a text model is asked for.
+    pub vectors: Option<Arc<TitleVectors>>,
 }
 
 impl Catalogue {
@@ -135,7 +141,7 @@ fn tables_at(
     }
     let name = |kind, hash| catalogue.names.get(&(kind, hash)).cloned();
     let mut listed = catalogue.listed.iter().copied();
-    Ok(builder.build(&options.tables, &catalogue.categories, &mut listed, &name)?)
+    Ok(builder.build(&options.tables, &catalogue.categories, &mut listed, &name, catalogue.vectors.as_deref())?)
 }
 
 /// Candidate lists of users at a moment with what they bought in the window after it: of all items, and of new ones.

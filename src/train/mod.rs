@@ -24,10 +24,12 @@ pub mod report;
 mod sampler;
 pub mod schedule;
 mod simplex;
+mod titles;
 mod trainer;
 pub mod trees;
 pub mod tune;
 pub mod verify;
 
 pub use example::Example;
+pub use titles::TitleVectors;
 pub use trainer::{EpochReport, Pretraining, Progress, TrainError, TrainSettings, TrainedNetwork, fit, predict_all};

@@ -15,6 +15,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("object_store", &["snapshot"]),
     ("candle_core", &["features", "model", "scoring", "train"]),
     ("candle_nn", &["features", "model", "scoring", "train"]),
+    ("tokenizers", &["model/text"]),
     ("axum", &["api"]),
     ("reqwest", &["webhook"]),
     ("base64", &["webhook"]),

@@ -24,7 +24,7 @@ use undercurrent::{
     },
     score::{ItemReason, ScoreRequest, Scored},
     scoring::{Pool, PoolSettings, RecencyScorer, Scorer},
-    train::{bundle::train_bundle, evaluate, evaluate::EvaluateOptions, schedule::Horizons},
+    train::{Pretraining, bundle::train_bundle, evaluate, evaluate::EvaluateOptions, schedule::Horizons},
 };
 
 const USERS: u32 = 150;
@@ -39,6 +39,8 @@ fn options(folder: &Path, out: &str) -> EvaluateOptions {
     EvaluateOptions {
         events: vec![folder.join(EventFormat::Csv.file_name())],
         items: Some(folder.join("items.csv")),
+        text_model: None,
+        pretraining: Pretraining::None,
         cutoff_ms: params.start_ms + i64::from(params.cutoff_day) * DAY_MS,
         activity: ["view", "search", "cart_add", "purchase"].map(str::to_owned).to_vec(),
         buy: vec!["purchase".to_owned()],

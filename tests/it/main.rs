@@ -30,6 +30,7 @@ mod simulation;
 mod snapshot;
 mod snapshot_faults;
 mod snapshots;
+mod text;
 mod train;
 mod verify;
 mod webhook;

@@ -5,6 +5,7 @@ mod common;
 mod fit;
 mod inverse;
 mod lists;
+mod near;
 mod regression;
 mod stats;
 

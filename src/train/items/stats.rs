@@ -4,11 +4,12 @@
 
 use std::collections::HashMap;
 
-use super::{alike, common, regression};
+use super::{alike, common, near, regression};
 use crate::{
     event::{NameHash, NameKind},
     graph::{GraphParams, NameHashBuilder, Node},
     model::items::{AllLinks, CatalogueEntry, ItemModel, ItemRow, ItemTables, UserItems},
+    train::TitleVectors,
 };
 
 /// Bounds of the tables.
@@ -116,13 +117,15 @@ impl TableBuilder {
     }
 
     /// Builds the tables. `categories` are known beside the events, `names` gives texts and titles of items and
-    /// categories; the items of `listed` may be recommended though nobody bought them yet.
+    /// categories; the items of `listed` may be recommended though nobody bought them yet. Titles are compared by `vectors` where
+    /// there are any, else by their words.
     pub fn build(
         mut self,
         options: &TableOptions,
         categories: &HashMap<NameHash, NameHash>,
         listed: &mut dyn Iterator<Item = NameHash>,
         names: &dyn Fn(NameKind, NameHash) -> Option<CatalogueEntry>,
+        vectors: Option<&TitleVectors>,
     ) -> candle_core::Result<ItemTables> {
         for item in listed {
             self.stats.entry(item).or_default();
@@ -146,10 +149,18 @@ impl TableBuilder {
             }
         }
         let title = |row: &ItemRow| known.get(&(NameKind::Item, row.item)).map_or("", |entry| entry.title.as_str());
+        let titles: Vec<&str> = rows.iter().map(title).collect();
+        let alike = match vectors {
+            Some(vectors) => {
+                let vectors = vectors.of(&titles).map_err(candle_core::Error::wrap)?;
+                near::find(&vectors, alike_count, options.threads)?
+            }
+            None => alike::find(&titles, alike_count, options.threads),
+        };
         let links = AllLinks {
             regression: regression::find(&baskets, rows.len(), regression_count, options.threads)?,
             common: common::find(&baskets, rows.len(), common_count, options.threads),
-            alike: alike::find(&rows.iter().map(title).collect::<Vec<_>>(), alike_count, options.threads),
+            alike,
         };
         let half_lives = [self.params.half_life_short_days, self.params.half_life_long_days];
         Ok(ItemTables::new(rows, links, half_lives, self.window_s as f32 / 86_400.0, known))
