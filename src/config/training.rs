@@ -95,7 +95,7 @@ pub struct TrainingConfig {
     /// the vectors that were made is kept in it.
     pub text_model: Option<PathBuf>,
     /// What the network's sequence encoder learns before the labels: `none`, `masked` (to tell a hidden event) or `contrastive` (to tell
-    /// users apart by slices of their events). Neither has paid on the data it was measured on, so it is off.
+    /// users apart by slices of their events). Off: `undercurrent ablate --pretrain` beside one without says what it is worth on your data.
     pub pretrain: TrainingPretrain,
     /// A user is scored and trained on when active within this many days.
     pub history_days: u32,
