@@ -3,16 +3,20 @@
 use std::{fmt::Write as _, num::NonZeroUsize, sync::Arc};
 
 use undercurrent::{
-    event::DAY_MS,
+    event::{DAY_MS, NameHash, NameKind},
     features::{EncodedUser, Encoder, Missing},
     graph::{GraphParams, UserGraph},
-    model::{Bundle, BundleParts},
+    model::{
+        Bundle, BundleParts,
+        items::{CandidateWork, UserItems},
+    },
     score::{Probability, ScoreRequest},
     scoring::{Pool, PoolSettings, Scorer},
     train::{
         corpus::{Corpus, CorpusOptions},
         heads::{HeadOptions, Heads, HeadsError},
         history::{FileHistory, History},
+        item_training::{Catalogue, ItemOptions, train_items},
         kinds::{KindPlan, Survey},
         schedule::{Horizons, Schedule},
     },
@@ -162,4 +166,44 @@ fn odd_histories_end_with_probabilities_or_a_reason() {
     let hours = history(&rows(5, 1, &["purchase"], nobody, true), "purchase");
     let error = train(&hours, WEEK).map(|_| ()).unwrap_err();
     assert!(matches!(error, HeadsError::TooLittle(_)), "{error}");
+}
+
+/// People who take something new of their own kind each day, as readers and film lovers do.
+#[test]
+fn what_nobody_takes_twice_is_not_offered_again() {
+    const ITEMS: i64 = 61;
+    /// Items somebody takes in the window that is learned from.
+    const NEXT: usize = 4;
+    let mut text = String::from("user_id,event_type,timestamp,item_id,category,query,price,quantity,session_id\n");
+    for day in 0..50 {
+        for user in 0..80 {
+            let (kind, item) = (user % 2, (user * 7 + day * 13) % ITEMS);
+            writeln!(text, "user {user},rating,{},{kind}-{item},,,,,", START_MS + day * DAY_MS + user * 1_000).unwrap();
+        }
+    }
+    let history = history(&text, "rating");
+    let (first_ms, end_ms) = (history.corpus.first_ms(), history.corpus.last_ms() + 1);
+    let catalogue = Catalogue::default();
+    let trained =
+        train_items(&history, end_ms, first_ms, 4 * DAY_MS, &catalogue, &ItemOptions::default(), &mut |_| {}).unwrap();
+    let of = |kind: i64| -> Vec<NameHash> {
+        (0..ITEMS).map(|item| NameHash::of(NameKind::Item, &format!("{kind}-{item}"))).collect()
+    };
+    let kinds = [of(0), of(1)];
+    let seen = history
+        .observe(&[end_ms], &|_| true, &|user, _, graph: &UserGraph| {
+            Some((history.users()[user].to_string(), UserItems::of(graph, &history.params)))
+        })
+        .unwrap();
+    assert_eq!(seen.len(), 80);
+    for (name, user) in seen {
+        let lists = trained.model.recommend(&user, end_ms, &mut CandidateWork::default());
+        let number: usize = name.rsplit(' ').next().unwrap().parse().unwrap();
+        let offered: Vec<NameHash> = lists.items.iter().map(|item| item.item).collect();
+        assert!(offered.len() >= NEXT, "{name}: {offered:?}");
+        for item in &offered[..NEXT] {
+            assert!(user.bought.iter().all(|node| node.name != *item), "{name} had {item:?}");
+            assert!(kinds[number % 2].contains(item), "{name}: {item:?} is of the other kind");
+        }
+    }
 }

@@ -152,7 +152,9 @@ impl RankExamples {
         for (list, truth_count) in self.lists.iter().zip(&self.truth_count) {
             scored.clear();
             scored.extend(list.clone().map(|place| (score(place), place)));
-            scored.sort_by(|left, right| right.0.total_cmp(&left.0));
+            // Equal scores in no order of meaning: candidates come best source first, and what cannot tell them apart must not
+            // look as if it could.
+            scored.sort_by(|left, right| right.0.total_cmp(&left.0).then(mixed(left.1).cmp(&mixed(right.1))));
             let mut above = 0.0;
             let mut found = [0.0; 4];
             for (_, place) in &scored {
@@ -176,7 +178,39 @@ impl RankExamples {
     }
 }
 
+/// Spreads neighbouring numbers (Fibonacci hashing; Knuth, *The Art of Computer Programming*, volume 3, section 6.4).
+fn mixed(place: usize) -> u64 {
+    (place as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
 /// What a hit counts in NDCG, by what stands above it.
 fn discount(above: f64) -> f64 {
     (above + 2.0).log2().recip()
+}
+
+#[cfg(test)]
+impl RankExamples {
+    /// Lists of `length` candidates each.
+    pub(super) fn made(features: Vec<f32>, bought: Vec<u8>, length: usize) -> Self {
+        let lists: Vec<Range<usize>> = (0..bought.len()).step_by(length).map(|start| start..start + length).collect();
+        let count = |list: &Range<usize>| bought[list.clone()].iter().map(|bought| u32::from(*bought)).sum();
+        let truth_count = lists.iter().map(count).collect();
+        Self { features, weights: vec![1.0; bought.len()], bought, lists, truth_count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_that_tells_nothing_apart_is_worth_nothing_wherever_the_bought_stand() {
+        for bought_from in [0, 195] {
+            let bought = (0..200).map(|place| u8::from((bought_from..bought_from + 5).contains(&place))).collect();
+            let made = RankExamples::made(vec![0.0; 200 * FEATURE_WIDTH], bought, 200);
+            assert!(made.quality(|_| 1.0)[0] < 0.5, "{bought_from}: {:?}", made.quality(|_| 1.0));
+            let knows = |place: usize| f64::from(made.bought()[place]);
+            assert!(made.quality(knows).iter().all(|share| (share - 1.0).abs() < 1e-9));
+        }
+    }
 }
