@@ -12,7 +12,10 @@ use rdkafka::{
 };
 use tracing::{debug, error, info, warn};
 
-use super::{error::explain, params::KafkaParams};
+use super::{
+    error::{explain, reported},
+    params::KafkaParams,
+};
 
 /// Option keys the pipeline owns, each with the reason a configuration must not set it.
 const OWNED: [(&str, &str); 34] = [
@@ -239,7 +242,7 @@ impl ClientContext for Watch {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "kafka client reports");
-        self.note(&error, reason);
+        self.note(&reported(error, reason), reason);
     }
 }
 

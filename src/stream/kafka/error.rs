@@ -98,6 +98,13 @@ pub(super) fn means_fenced(code: Code) -> bool {
     matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
 }
 
+/// The error that a client's report means: a refused certificate is reported as a broken connection when the connection ends
+/// before the client has looked at why.
+pub(super) fn reported(error: KafkaError, reason: &str) -> KafkaError {
+    let is_broken = error.rdkafka_error_code() == Some(Code::BrokerTransportFailure);
+    if is_broken && reason.contains("certificate verify failed") { KafkaError::Global(Code::SSL) } else { error }
+}
+
 /// The error's text, with what to do where there is something to do.
 pub(super) fn explain(error: &KafkaError) -> String {
     let Some(code) = error.rdkafka_error_code() else {
@@ -165,6 +172,14 @@ mod tests {
         for code in [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::PurgeQueue] {
             assert_eq!(delivery_disposition(code), Disposition::Abort, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_refused_certificate_is_no_broken_connection() {
+        let broken = || KafkaError::Global(Code::BrokerTransportFailure);
+        let refused = reported(broken(), "sasl_ssl://b:1: error:0A000086:SSL routines::certificate verify failed");
+        assert!(refused == KafkaError::Global(Code::SSL) && explain(&refused).contains("dates"));
+        assert_eq!(reported(broken(), "b:1: Disconnected"), broken());
     }
 
     #[test]
