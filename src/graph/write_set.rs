@@ -70,17 +70,19 @@ impl WriteSet {
         if let Some(refusal) = known.and_then(|known| known.refusal(event, params)) {
             return refusal;
         }
-        let before = known.map(Resident::from);
+        // Weighed only where weights decide; who is known already is counted already.
+        let before = known.filter(|_| params.view_capacity_bytes.is_some()).map(Resident::from);
+        let may_evict = params.view_capacity_bytes.is_some() || known.is_none() && params.user_capacity.is_some();
         self.note_names(state, event);
-        if params.view_capacity_bytes.is_some() || before.is_none() && params.user_capacity.is_some() {
+        if may_evict {
             self.load_residents(state);
         }
         let place = place.unwrap_or_else(|| self.add_user(hash, user, committed));
         let folded = Arc::make_mut(&mut self.users[place].1).view_mut(view);
         let outcome = folded.fold_admitted(event, params);
-        let now = Resident::from(&*folded);
+        let now = may_evict.then(|| Resident::from(&*folded));
         self.progress.note_event(view, event.time_ms);
-        if self.residents.is_some() && params.is_bounded() {
+        if let Some(now) = now {
             self.make_room(state, view, (place, before, now), params);
         }
         outcome
