@@ -24,8 +24,8 @@ pub(super) enum WebhookCommand {
     },
     /// Post them again, once each and with the same id; those that are taken are no longer parked
     #[command(
-        after_help = "The daemon may run meanwhile. A receiver that fails three times in a row is left alone. An alert that was taken and whose \
-answer got lost comes twice, with the same `webhook-id`."
+        after_help = "The daemon may run meanwhile. A receiver that fails three times in a row is left alone. An alert whose answer got lost, and up to \
+a hundred when the command itself is killed, come twice, with the same `webhook-id`."
     )]
     Resend {
         /// Only these, by id
