@@ -2,11 +2,13 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use crate::features::Missing;
-use crate::train::{
-    Pretraining,
-    evaluate::{EvaluateOptions, parse_cutoff},
-    schedule::Horizons,
+use crate::{
+    features::Missing,
+    train::{
+        Pretraining,
+        evaluate::{EvaluateOptions, parse_cutoff},
+        schedule::Horizons,
+    },
 };
 
 /// Which events, and what in them counts.
@@ -43,10 +45,10 @@ pub(super) struct TaskArgs {
     /// Folder of a text model (`scripts/text-model` fetches one): titles are compared by meaning instead of by words
     #[arg(long, value_name = "DIR")]
     text_model: Option<PathBuf>,
-    /// What the network's sequence encoder learns before the labels: to tell a hidden event (masked), or users apart by slices of
-    /// their events (contrastive)
-    #[arg(long, value_enum, value_name = "HOW", default_value = "none")]
-    pretrain: Pretrain,
+    /// What the network's sequence encoder learns before the labels: nothing (`none`), to tell a hidden event (`masked`), or users
+    /// apart by slices of their events (`contrastive`)
+    #[arg(long, value_name = "WAY", default_value = "none", value_parser = pretraining)]
+    pretrain: Pretraining,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -60,27 +62,15 @@ pub(super) struct TaskArgs {
 }
 
 fn missing(name: &str) -> Result<Missing, String> {
-    Missing::from_name(name).ok_or_else(|| {
-        let names: Vec<&str> = Missing::ALL.into_iter().map(Missing::name).collect();
-        format!("the ways are {}", names.join(", "))
-    })
+    Missing::from_name(name).ok_or_else(|| ways(&Missing::ALL.map(Missing::name)))
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Pretrain {
-    None,
-    Masked,
-    Contrastive,
+fn pretraining(name: &str) -> Result<Pretraining, String> {
+    Pretraining::from_name(name).ok_or_else(|| ways(&Pretraining::ALL.map(Pretraining::name)))
 }
 
-impl From<Pretrain> for Pretraining {
-    fn from(pretrain: Pretrain) -> Self {
-        match pretrain {
-            Pretrain::None => Self::None,
-            Pretrain::Masked => Self::Masked,
-            Pretrain::Contrastive => Self::Contrastive,
-        }
-    }
+fn ways(names: &[&str]) -> String {
+    format!("the ways are {}", names.join(", "))
 }
 
 impl HistoryArgs {
@@ -105,7 +95,7 @@ impl TaskArgs {
             events,
             items,
             text_model: self.text_model,
-            pretraining: self.pretrain.into(),
+            pretraining: self.pretrain,
             cutoff_ms,
             activity,
             buy,
@@ -135,7 +125,7 @@ impl TaskArgs {
 
     /// What the sequence encoder learns first.
     pub(super) fn pretraining(&self) -> Pretraining {
-        self.pretrain.into()
+        self.pretrain
     }
 
     /// Seed of everything random.

@@ -4,11 +4,13 @@
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "shares, rates and bounded indices")]
 
 mod pretraining;
+mod settings;
+mod targets;
 
 use std::{collections::HashMap, num::NonZeroUsize, ops::ControlFlow};
 
 use candle_core::{Device, Tensor, Var};
-use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand::{SeedableRng, seq::SliceRandom};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::{
@@ -21,135 +23,14 @@ use crate::{
     event::EventKind,
     features::{EncodedUser, FeatureSpec},
     model::{
-        Batch, Calibration, CandleForward, Dropout, ITEM_TABLE, ItemTargets, Model, Network, NetworkConfig, Padding,
-        Parameters, Platt, Prediction, TASKS, Targets, losses,
+        Batch, Calibration, CandleForward, Dropout, ITEM_TABLE, Model, Network, NetworkConfig, Padding, Parameters,
+        Platt, Prediction, TASKS, Targets, losses,
     },
 };
 
 pub use pretraining::Pretraining;
 use pretraining::{begins_anew, contrastive_loss, hide_one, two_slices};
-
-/// How to train.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainSettings {
-    /// Users a step.
-    pub batch_users: usize,
-    /// Users of a step that one thread takes at once; decides the order of sums, so it is part of the result.
-    pub chunk_users: usize,
-    /// Most passes over the examples.
-    pub epochs: usize,
-    /// Passes without improvement before stopping.
-    pub patience: usize,
-    /// Highest learning rate.
-    pub learning_rate: f32,
-    /// Decoupled weight decay of weight matrices.
-    pub weight_decay: f32,
-    /// Share of features hidden in training.
-    pub feature_dropout: f32,
-    /// Share of users whose graph, or sequence, is hidden in training.
-    pub view_dropout: f32,
-    /// Shared negatives of the sampled softmax.
-    pub negatives: usize,
-    /// Positives a user and step.
-    pub positives: usize,
-    /// What the sequence encoder learns before the tasks.
-    pub pretraining: Pretraining,
-    /// Passes over the examples for that.
-    pub pretraining_epochs: usize,
-    /// Threads. The result does not depend on it.
-    pub threads: NonZeroUsize,
-}
-
-impl Default for TrainSettings {
-    fn default() -> Self {
-        Self {
-            batch_users: 256,
-            chunk_users: 64,
-            epochs: 12,
-            patience: 3,
-            learning_rate: 2e-3,
-            weight_decay: 0.05,
-            feature_dropout: 0.1,
-            view_dropout: 0.1,
-            negatives: 128,
-            positives: 2,
-            pretraining: Pretraining::None,
-            pretraining_epochs: 4,
-            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-        }
-    }
-}
-
-/// Where training stands; sent after every step.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    /// Pass, from 0.
-    pub epoch: usize,
-    /// Passes at most.
-    pub epochs: usize,
-    /// Step within the pass, from 1.
-    pub step: usize,
-    /// Steps a pass.
-    pub steps: usize,
-    /// Mean training loss of each task in this pass so far: churn, purchase, next item, next kind.
-    pub losses: [f32; TASKS],
-    /// Report of the pass, after its last step.
-    pub report: Option<EpochReport>,
-}
-
-/// One pass.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct EpochReport {
-    /// Mean training loss of each task.
-    pub losses: [f32; TASKS],
-    /// Log-loss of churn on validation.
-    pub validation_churn: f32,
-    /// Log-loss of purchase on validation.
-    pub validation_purchase: f32,
-}
-
-/// What training made.
-#[derive(Debug, Clone)]
-pub struct TrainedNetwork {
-    /// The network of the best pass, calibrated on validation.
-    pub model: Model,
-    /// All passes in order.
-    pub epochs: Vec<EpochReport>,
-    /// The pass whose parameters were kept.
-    pub best_epoch: usize,
-}
-
-/// Why training failed.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// Nothing to learn from.
-    #[error("there are no training examples")]
-    NoExamples,
-    /// An example does not fit the specification.
-    #[error("example {index} has `{found}` features, the network takes `{expected}`")]
-    Width {
-        /// Place of the example.
-        index: usize,
-        /// Its features.
-        found: usize,
-        /// The network's.
-        expected: usize,
-    },
-    /// The network's shape is impossible.
-    #[error("the network cannot be built: {0}")]
-    Shape(String),
-    /// A loss or parameter became infinite or NaN.
-    #[error("training diverged in pass {epoch}: `{what}` is not finite")]
-    Diverged {
-        /// Pass.
-        epoch: usize,
-        /// What is not finite.
-        what: String,
-    },
-    /// A tensor operation failed.
-    #[error("a tensor operation failed: {0}")]
-    Tensor(#[from] candle_core::Error),
-}
+pub use settings::{EpochReport, Progress, TrainError, TrainSettings, TrainedNetwork};
 
 /// Trains on `examples`; `validation` decides when to stop and calibrates (empty: all passes, no calibration).
 /// `progress` is called after every step and may stop training; what was best so far is then returned.
@@ -562,114 +443,6 @@ impl<'a> Trainer<'a> {
         Ok(ChunkAnswer { dense, row_gradients: flat(items)?, rows: batch.item_rows.clone(), losses })
     }
 
-    /// Draws positives and negatives for a chunk.
-    fn draw(&self, places: &[usize], random: &mut Xoshiro256PlusPlus) -> Drawn {
-        let wanted = self.settings.positives;
-        let mut drawn = Drawn { positives: Vec::new(), weights: Vec::new(), negatives: Vec::new() };
-        for place in places {
-            let known = &self.positives[*place];
-            let count = known.len().min(wanted);
-            for slot in 0..wanted {
-                let row = if slot < count { known[random.random_range(0..known.len())] } else { 0 };
-                drawn.positives.push(row);
-                drawn.weights.push(if slot < count { 1.0 / count as f32 } else { 0.0 });
-            }
-        }
-        if drawn.weights.iter().any(|weight| *weight > 0.0) {
-            drawn.negatives = (0..self.settings.negatives).map(|_| self.sampler.draw(random)).collect();
-        }
-        drawn
-    }
-
-    /// The hidden item of each user as its one positive.
-    fn draw_hidden(&self, hidden: &[(EncodedUser, u32, Option<EventKind>)], random: &mut Xoshiro256PlusPlus) -> Drawn {
-        let mut drawn = Drawn { positives: Vec::new(), weights: Vec::new(), negatives: Vec::new() };
-        for (_, row, _) in hidden {
-            for slot in 0..self.settings.positives {
-                let is_it = slot == 0 && *row > 0;
-                drawn.positives.push(if is_it { *row } else { 0 });
-                drawn.weights.push(f32::from(u8::from(is_it)));
-            }
-        }
-        if hidden.iter().any(|(_, row, _)| *row > 0) {
-            drawn.negatives = (0..self.settings.negatives).map(|_| self.sampler.draw(random)).collect();
-        }
-        drawn
-    }
-
-    /// Item and kind of each hidden event; no label.
-    fn hidden_targets(
-        &self,
-        hidden: &[(EncodedUser, u32, Option<EventKind>)],
-        drawn: &Drawn,
-        batch: &Batch,
-    ) -> Result<Targets, TrainError> {
-        let device = &Device::Cpu;
-        let bit = |value: bool| f32::from(u8::from(value));
-        let own: Vec<[u32; 1]> = hidden.iter().map(|(_, row, _)| [*row]).collect();
-        let own: Vec<&[u32]> = own.iter().map(<[u32; 1]>::as_slice).collect();
-        let kinds = hidden.iter().map(|(.., kind)| kind.map_or(0, |kind| kind as u32)).collect();
-        let kind_weight: Vec<f32> = hidden.iter().map(|(.., kind)| bit(kind.is_some())).collect();
-        let items = if drawn.negatives.is_empty() { None } else { Some(self.item_targets(&own, drawn, batch)?) };
-        let present = [0.0, 0.0, bit(items.is_some()), bit(kind_weight.contains(&1.0))];
-        Ok(Targets {
-            binary: Tensor::zeros((hidden.len(), 2), candle_core::DType::F32, device)?,
-            kind: Tensor::from_vec(kinds, hidden.len(), device)?,
-            kind_weight: Tensor::from_vec(kind_weight, hidden.len(), device)?,
-            items,
-            present: Tensor::from_slice(&present, TASKS, device)?,
-        })
-    }
-
-    fn targets(&self, places: &[usize], drawn: &Drawn, own: &[&[u32]], batch: &Batch) -> Result<Targets, TrainError> {
-        let device = &Device::Cpu;
-        let users = places.len();
-        let examples: Vec<&Example> = places.iter().map(|place| &self.examples[*place]).collect();
-        let bit = |value: bool| f32::from(u8::from(value));
-        let binary: Vec<f32> =
-            examples.iter().flat_map(|example| [bit(example.churned), bit(example.purchased)]).collect();
-        let kind: Vec<u32> = examples.iter().map(|example| example.next_kind.map_or(0, |kind| kind as u32)).collect();
-        let kind_weight: Vec<f32> = examples.iter().map(|example| bit(example.next_kind.is_some())).collect();
-        let any_kind = kind_weight.iter().any(|weight| *weight > 0.0);
-        let items = if drawn.negatives.is_empty() { None } else { Some(self.item_targets(own, drawn, batch)?) };
-        let present = [1.0, 1.0, bit(items.is_some()), bit(any_kind)];
-        Ok(Targets {
-            binary: Tensor::from_vec(binary, (users, 2), device)?,
-            kind: Tensor::from_vec(kind, users, device)?,
-            kind_weight: Tensor::from_vec(kind_weight, users, device)?,
-            items,
-            present: Tensor::from_slice(&present, TASKS, device)?,
-        })
-    }
-
-    /// `own`: rows of each user that are no negatives.
-    fn item_targets(&self, own: &[&[u32]], drawn: &Drawn, batch: &Batch) -> Result<ItemTargets, TrainError> {
-        const SAME_ITEM: f32 = -1e4;
-        let device = &Device::Cpu;
-        let (users, positives, negatives) = (own.len(), self.settings.positives, drawn.negatives.len());
-        let place_of: HashMap<u32, u32> = batch.item_rows.iter().copied().zip(0..).collect();
-        let local = |rows: &[u32]| -> Result<Tensor, TrainError> {
-            let places: Vec<u32> = rows.iter().map(|row| place_of.get(row).copied().unwrap_or(0)).collect();
-            Ok(Tensor::from_vec(places, rows.len(), device)?)
-        };
-        let log_q = |row: u32| self.sampler.log_q(row, negatives);
-        let mut mask = Vec::with_capacity(users * negatives);
-        for own in own {
-            mask.extend(drawn.negatives.iter().map(|row| if own.contains(row) { SAME_ITEM } else { 0.0 }));
-        }
-        let positive_log_q: Vec<f32> = drawn.positives.iter().map(|row| log_q(*row)).collect();
-        let negative_log_q: Vec<f32> = drawn.negatives.iter().map(|row| log_q(*row)).collect();
-        Ok(ItemTargets {
-            positives,
-            positive_rows: local(&drawn.positives)?,
-            positive_log_q: Tensor::from_vec(positive_log_q, (users, positives), device)?,
-            positive_weight: Tensor::from_slice(&drawn.weights, (users, positives), device)?,
-            negative_rows: local(&drawn.negatives)?,
-            negative_log_q: Tensor::from_vec(negative_log_q, (1, negatives), device)?,
-            negative_mask: Tensor::from_vec(mask, (users, negatives), device)?,
-        })
-    }
-
     fn report(&self, losses: [f32; TASKS], validation: &[Example]) -> Result<EpochReport, TrainError> {
         let model = Model {
             config: self.config.clone(),
@@ -685,21 +458,6 @@ impl<'a> Trainer<'a> {
         }
         let mean = |sum: f64| (sum / validation.len().max(1) as f64) as f32;
         Ok(EpochReport { losses, validation_churn: mean(sums[0]), validation_purchase: mean(sums[1]) })
-    }
-}
-
-/// Rows drawn for a chunk.
-struct Drawn {
-    /// `positives` a user.
-    positives: Vec<u32>,
-    weights: Vec<f32>,
-    negatives: Vec<u32>,
-}
-
-impl Drawn {
-    /// All of them.
-    fn rows(&self) -> Vec<u32> {
-        self.positives.iter().chain(&self.negatives).copied().collect()
     }
 }
 

@@ -71,13 +71,10 @@ pub fn fit_ranker(
     options: &RankerOptions,
     report: &mut dyn FnMut(&str),
 ) -> (Ranker, Option<RankerReport>) {
-    let ruled: Vec<Ranker> =
-        rules(kind).into_iter().map(|weights| Ranker::new(weights, Forest::new(FEATURE_WIDTH, 0.0))).collect();
     let newest_count = windows.first().map_or(0, RankExamples::list_count);
     let useful: Vec<usize> = windows.iter().map(RankExamples::useful_count).collect();
     if useful.iter().sum::<usize>() < ENOUGH_LISTS {
-        let first = ruled.into_iter().next();
-        return (first.unwrap_or_else(|| Ranker::new(vec![0.0; FEATURE_WIDTH], Forest::new(FEATURE_WIDTH, 0.0))), None);
+        return (best_rule(kind, &RankExamples::default()).0, None);
     }
     let mut all = RankExamples::default();
     for window in windows {
@@ -94,7 +91,7 @@ pub fn fit_ranker(
         let loss = |scores: &[f64]| -held_out.smooth_quality(|place| scores[place]);
         let watch = Watch { rows: &watched, loss: &loss };
         let boosted = fit(&bins, &all, start..all.bought().len(), past, Some(&watch), &settings);
-        let (rule, rule_quality) = best_rule(ruled, &held_out);
+        let (rule, rule_quality) = best_rule(kind, &held_out);
         let score = |place: usize| boosted.0.score(held_out.row(place));
         let measured =
             RankerReport { trees: held_out.quality(score), rule: rule_quality, tree_count: boosted.0.tree_count() };
@@ -149,16 +146,19 @@ fn rows(range: &Range<usize>) -> Vec<u32> {
     range.clone().map(|row| u32::try_from(row).unwrap_or(u32::MAX)).collect()
 }
 
-/// Weights of the rules that stand where trees cannot be grown or do no better; the first where nothing tells which is best.
+/// Weights of features by name.
+type Rule = &'static [(&'static str, f32)];
+
+/// The rules that stand where trees cannot be grown or do no better: the one where nothing tells which is best, and others.
 ///
 /// Of the items: own habit, then neighbours, then popularity; or, for what is hardly ever taken twice (films, articles), what
 /// neighbours say of unbought ones. Of unbought items: what neighbours and first buyers say together, or neighbours alone.
-fn rules(kind: ListKind) -> Vec<Vec<f32>> {
+fn rules(kind: ListKind) -> (Rule, &'static [Rule]) {
     /// Pushes whatever was bought below everything else.
     const LAST: f32 = -1_000.0;
     /// Orders what the rest says nothing of.
     const TIE: f32 = 1e-4;
-    const HABIT: &[(&str, f32)] = &[
+    const HABIT: Rule = &[
         ("own_long_log", 2.0),
         ("own_short_log", 1.0),
         ("seen_short_log", 1.0),
@@ -168,7 +168,7 @@ fn rules(kind: ListKind) -> Vec<Vec<f32>> {
         ("alike", 0.1),
         ("interest_short_log", 0.05),
     ];
-    const FIRST: &[(&str, f32)] = &[
+    const FIRST: Rule = &[
         ("own_count_log", LAST),
         ("seen_short_log", 1.0),
         ("regression_log", 1.0),
@@ -177,27 +177,27 @@ fn rules(kind: ListKind) -> Vec<Vec<f32>> {
         ("alike", 0.1),
         ("interest_short_log", 0.05),
     ];
-    const NEIGHBOURS: &[(&str, f32)] =
+    const NEIGHBOURS: Rule =
         &[("own_count_log", LAST), ("seen_short_log", 1.0), ("regression", 1.0), ("popularity_short_log", TIE)];
-    let of: &[&[(&str, f32)]] = match kind {
-        ListKind::Items => &[HABIT, FIRST, NEIGHBOURS],
-        ListKind::Discoveries => &[FIRST, NEIGHBOURS],
-    };
-    let weights = |rule: &&[(&str, f32)]| {
-        let of = |name: &&str| rule.iter().find(|(known, _)| known == name).map_or(0.0, |(_, weight)| *weight);
-        FEATURE_NAMES.iter().map(of).collect()
-    };
-    of.iter().map(weights).collect()
+    match kind {
+        ListKind::Items => (HABIT, &[FIRST, NEIGHBOURS]),
+        ListKind::Discoveries => (FIRST, &[NEIGHBOURS]),
+    }
 }
 
 /// The rule that does best on the lists, with its recall@20 and NDCG@10.
-fn best_rule(rules: Vec<Ranker>, lists: &RankExamples) -> (Ranker, [f64; 2]) {
-    let measured = rules.into_iter().map(|rule| {
-        let quality = lists.quality(|place| rule.score(lists.row(place)));
-        (rule, quality)
-    });
-    let best = measured.reduce(|best, other| if sum(other.1) > sum(best.1) { other } else { best });
-    best.unwrap_or_else(|| (Ranker::new(vec![0.0; FEATURE_WIDTH], Forest::new(FEATURE_WIDTH, 0.0)), [0.0; 2]))
+fn best_rule(kind: ListKind, lists: &RankExamples) -> (Ranker, [f64; 2]) {
+    let measured = |rule: &Rule| {
+        let weight_of = |name: &&str| rule.iter().find(|(known, _)| known == name).map_or(0.0, |(_, weight)| *weight);
+        let weights = FEATURE_NAMES.iter().map(weight_of).collect();
+        let ranker = Ranker::new(weights, Forest::new(FEATURE_WIDTH, 0.0));
+        let quality = lists.quality(|place| ranker.score(lists.row(place)));
+        (ranker, quality)
+    };
+    let (first, others) = rules(kind);
+    let better =
+        |best: (Ranker, [f64; 2]), other: (Ranker, [f64; 2])| if sum(other.1) > sum(best.1) { other } else { best };
+    others.iter().map(measured).fold(measured(&first), better)
 }
 
 fn sum(quality: [f64; 2]) -> f64 {

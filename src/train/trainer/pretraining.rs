@@ -30,6 +30,25 @@ pub enum Pretraining {
     Contrastive,
 }
 
+impl Pretraining {
+    /// All ways.
+    pub const ALL: [Self; 3] = [Self::None, Self::Masked, Self::Contrastive];
+
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Masked => "masked",
+            Self::Contrastive => "contrastive",
+        }
+    }
+
+    /// The way called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|way| way.name() == name)
+    }
+}
+
 /// Events a user needs for two slices that differ.
 const FEWEST_EVENTS: usize = 4;
 /// Distance of unit vectors from which other users are far enough.

@@ -1,3 +1,5 @@
+use rand::Rng;
+
 use super::*;
 use crate::{
     event::{EventKind, NameHash},

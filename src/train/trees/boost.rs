@@ -254,20 +254,25 @@ mod tests {
         labels.iter().zip(scores).map(loss).sum::<f64>() / labels.len() as f64
     }
 
-    #[test]
-    fn finds_an_interaction_and_missing_values() {
-        let (mut values, mut labels) = interaction(4_000, 1);
+    /// 4,000 rows of [`interaction`] to learn from, and 2,000 others to be judged by.
+    fn fit_and_watch(settings: &BoostSettings) -> (Boosted, Vec<f32>, Vec<bool>) {
+        let (mut values, labels) = interaction(4_000, 1);
         let (test_values, test_labels) = interaction(2_000, 2);
         values.extend(&test_values);
-        labels.extend(&test_labels);
         let bins = Bins::of(&values, 6, 63, 2);
         let (rows, watched): (Vec<u32>, Vec<u32>) = ((0..4_000).collect(), (4_000..6_000).collect());
         let loss = |scores: &[f64]| log_loss(&test_labels, scores);
         let watch = Watch { rows: &watched, loss: &loss };
+        let objective = LogLoss { labels: &labels, weights: &[] };
+        let fitted = boost(&bins, Sample { rows: &rows, groups: &[] }, &objective, Some(&watch), settings);
+        (fitted, test_values, test_labels)
+    }
+
+    #[test]
+    fn finds_an_interaction_and_missing_values() {
         // Small trees: deep ones go on splitting by noise.
         let settings = BoostSettings { learning_rate: 0.1, max_leaves: 6, ..BoostSettings::default() };
-        let objective = LogLoss { labels: &labels[..4_000], weights: &[] };
-        let fitted = boost(&bins, Sample { rows: &rows, groups: &[] }, &objective, Some(&watch), &settings);
+        let (fitted, test_values, test_labels) = fit_and_watch(&settings);
         let scores: Vec<f64> = test_values.chunks(6).map(|row| fitted.forest.score(row)).collect();
         // The best anyone can do is the entropy of 0.9 : 0.1, 0.325.
         let found = log_loss(&test_labels, &scores);
@@ -282,15 +287,6 @@ mod tests {
 
     #[test]
     fn drawn_cuts_find_it_too_and_are_others() {
-        let (mut values, mut labels) = interaction(4_000, 1);
-        let (test_values, test_labels) = interaction(2_000, 2);
-        values.extend(&test_values);
-        labels.extend(&test_labels);
-        let bins = Bins::of(&values, 6, 63, 2);
-        let (rows, watched): (Vec<u32>, Vec<u32>) = ((0..4_000).collect(), (4_000..6_000).collect());
-        let loss = |scores: &[f64]| log_loss(&test_labels, scores);
-        let watch = Watch { rows: &watched, loss: &loss };
-        let objective = LogLoss { labels: &labels[..4_000], weights: &[] };
         let fit = |draws_cuts: bool, seed: u64, threads: usize| {
             let settings = BoostSettings {
                 learning_rate: 0.1,
@@ -300,7 +296,7 @@ mod tests {
                 threads,
                 ..BoostSettings::default()
             };
-            boost(&bins, Sample { rows: &rows, groups: &[] }, &objective, Some(&watch), &settings)
+            fit_and_watch(&settings).0
         };
         let drawn = fit(true, 1, 1);
         assert!(drawn.loss.unwrap() < 0.42, "{:?}", drawn.loss);
