@@ -14,6 +14,7 @@ mod message;
 mod outcome;
 mod reason;
 mod restore;
+mod shadow;
 mod text;
 
 pub use alert::{AlertState, DecisionParams, RiskLevel, Thresholds, Transition, UnknownRiskLevel, alert_id};
@@ -23,9 +24,8 @@ pub use dead_letter::{
 };
 pub use decide::{AlertDraft, Decision, Standing, decide};
 pub use factor::factor_text;
-pub use message::{
-    Message, Subject, alert_message, outcome_message, recommendation_message, score_id, score_message, shadow_message,
-};
+pub use message::{Message, Subject, alert_message, outcome_message, recommendation_message, score_id, score_message};
 pub use outcome::{MAX_OPEN_ALERTS, OpenAlert, Outcome, Outcomes, Verdict};
 pub use reason::{name_text, reason_json};
 pub use restore::{RestoreError, restore_score};
+pub use shadow::shadow_message;
