@@ -31,6 +31,7 @@ mod snapshot;
 mod snapshot_faults;
 mod snapshots;
 mod text;
+mod threads;
 mod train;
 mod verify;
 mod webhook;

@@ -9,18 +9,17 @@ use std::{
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use undercurrent::{
-    clock::ManualClock,
-    decision::DecisionParams,
-    event::{Decoder, Event, EventKind, Name, NameKind, Offset, PartitionId, Positions, ProductLine, View},
-    graph::{GraphParams, NameTable, PartitionState, UserGraph, WriteSet},
+    event::{Event, EventKind, Name, NameKind, Offset, PartitionId, Positions, ProductLine, View},
+    graph::{GraphParams, PartitionState, UserGraph, WriteSet},
     score::{Reason, ScoreRequest, Scored},
     scoring::{RecencyScorer, ScoreError, Scorer},
     stream::{
-        BatchLimits, Commit, LogError, NoSnapshots, OutputTopic, Partitions, Polled, RecordBatch, Sink, Source, Step,
-        StreamParams, StreamParts, StreamThread, TimeMode,
+        BatchLimits, Commit, LogError, OutputTopic, Polled, RecordBatch, Sink, Source, Step, StreamThread,
         memory::{MemoryBroker, MemoryLog, NoFaults},
     },
 };
+
+use crate::threads::{plain_parts, reads_of_inner};
 
 const P0: PartitionId = PartitionId(0);
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -72,7 +71,7 @@ impl Scorer for Swamped {
 /// Fault 32.
 #[test]
 fn demand_above_capacity_costs_one_score_a_user_and_batch_and_shows_as_lag() {
-    let (broker, partitions) = (Arc::new(MemoryBroker::new(1)), Arc::new(Partitions::default()));
+    let broker = Arc::new(MemoryBroker::new(1));
     let (sent, calls) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
     flood(&broker, &mut sent.lock().unwrap(), BATCH_RECORDS);
     let scorer = Swamped {
@@ -81,22 +80,11 @@ fn demand_above_capacity_costs_one_score_a_user_and_batch_and_shows_as_lag() {
         sent: Arc::clone(&sent),
         calls: Arc::clone(&calls),
     };
-    let mut thread = StreamThread::new(StreamParts {
-        log: MemoryLog::join(&broker, "a", Box::new(NoFaults)),
-        scorer: Arc::new(scorer),
-        clock: Arc::new(ManualClock::at(NOW_MS)),
-        decoder: Decoder::default(),
-        partitions: Arc::clone(&partitions),
-        snapshots: Box::new(NoSnapshots),
-        decision: DecisionParams::default(),
-        catalogue: Arc::new(NameTable::default()),
-        params: StreamParams {
-            batch: BatchLimits { max_records: BATCH_RECORDS, max_bytes: 1 << 20, linger_ms: 0, idle_wait_ms: 0 },
-            time: TimeMode::Replay,
-            lag_interval_ms: 0,
-            ..StreamParams::default()
-        },
-    });
+    let log = MemoryLog::join(&broker, "a", Box::new(NoFaults));
+    let mut parts = plain_parts(log, Arc::new(scorer), NOW_MS, BATCH_RECORDS);
+    parts.params.lag_interval_ms = 0;
+    let partitions = Arc::clone(&parts.partitions);
+    let mut thread = StreamThread::new(parts);
     let recorder = PrometheusBuilder::new().build_recorder();
     let page = recorder.handle();
     let shown_lag = || {
@@ -162,27 +150,7 @@ impl Source for FarAway {
         Ok(polled)
     }
 
-    fn committed_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
-        self.inner.committed_blocking(partition)
-    }
-
-    fn earliest_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
-        self.inner.earliest_blocking(partition)
-    }
-
-    fn end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
-        self.inner.end_blocking(partition)
-    }
-
-    fn replay_blocking(
-        &mut self,
-        partition: PartitionId,
-        from: Positions,
-        to: Positions,
-        visit: &mut dyn FnMut(&RecordBatch),
-    ) -> Result<(), LogError> {
-        self.inner.replay_blocking(partition, from, to, visit)
-    }
+    reads_of_inner!();
 
     fn start_at(&mut self, partition: PartitionId, positions: Positions) -> Result<(), LogError> {
         self.inner.start_at(partition, positions)
@@ -219,28 +187,16 @@ fn records_in_flight_stay_bounded_while_commits_are_slow() {
     const MAX_BYTES: usize = 20_000;
     // A key and a payload of `flood` at most.
     const RECORD_BYTES: usize = 200;
-    let (broker, partitions) = (Arc::new(MemoryBroker::new(1)), Arc::new(Partitions::default()));
+    let broker = Arc::new(MemoryBroker::new(1));
     let in_flight = Arc::new(Mutex::new(InFlight::default()));
     let mut sent = 0;
     flood(&broker, &mut sent, BATCH_RECORDS);
     let inner = MemoryLog::join(&broker, "a", Box::new(NoFaults));
     let log = FarAway { inner, broker: Arc::clone(&broker), sent, in_flight: Arc::clone(&in_flight) };
-    let mut thread = StreamThread::new(StreamParts {
-        log,
-        scorer: Arc::new(RecencyScorer::new(28, 14)),
-        clock: Arc::new(ManualClock::at(NOW_MS)),
-        decoder: Decoder::default(),
-        partitions: Arc::clone(&partitions),
-        snapshots: Box::new(NoSnapshots),
-        decision: DecisionParams::default(),
-        catalogue: Arc::new(NameTable::default()),
-        params: StreamParams {
-            batch: BatchLimits { max_records: BATCH_RECORDS, max_bytes: MAX_BYTES, linger_ms: 0, idle_wait_ms: 0 },
-            time: TimeMode::Replay,
-            lag_interval_ms: 0,
-            ..StreamParams::default()
-        },
-    });
+    let mut parts = plain_parts(log, Arc::new(RecencyScorer::new(28, 14)), NOW_MS, BATCH_RECORDS);
+    parts.params.batch.max_bytes = MAX_BYTES;
+    parts.params.lag_interval_ms = 0;
+    let mut thread = StreamThread::new(parts);
     while thread.step_blocking().unwrap() != Step::Idle {}
     let sent = thread.log_mut().sent;
     assert_eq!(sent, (1 + EXCESS * FLOODED_BATCHES) * BATCH_RECORDS);

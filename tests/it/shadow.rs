@@ -13,20 +13,21 @@ use std::{
 use serde_json::Value;
 use undercurrent::{
     clock::ManualClock,
-    decision::DecisionParams,
-    event::{DAY_MS, Decoder, Offset, PartitionId, View},
-    graph::{NameTable, UserGraph},
+    event::{DAY_MS, Offset, PartitionId, View},
+    graph::UserGraph,
     score::{ModelInfo, Probability, Reason, ScoreRequest, Scored},
     scoring::{RecencyScorer, ScoreError, Scorer, Shadow, ShadowSettings, Shadowed},
     stream::{
-        BatchLimits, NoSnapshots, OutputTopic, Partitions, Step, StreamError, StreamParams, StreamParts, StreamThread,
-        TimeMode,
+        OutputTopic, Step, StreamError, StreamThread,
         embedded::{EmbeddedLog, EmbeddedParams},
         memory::{self, Fault, FaultPlan, MemoryBroker, MemoryLog},
     },
 };
 
-use crate::lifecycle::{Daemon, PARTITIONS, copy_bundle, exchange};
+use crate::{
+    lifecycle::{Daemon, PARTITIONS, copy_bundle, exchange},
+    threads::plain_parts,
+};
 
 const P0: PartitionId = PartitionId(0);
 const START_MS: i64 = 1_700_000_000_000;
@@ -125,21 +126,8 @@ fn run(shadow: Option<Arc<Shadow>>, dies: Option<Dies>) -> Outputs {
     let mut plan: Box<dyn FaultPlan> = dies.map_or_else(|| Box::new(memory::NoFaults) as _, |dies| Box::new(dies) as _);
     let mut crashes = 0;
     loop {
-        let mut thread = StreamThread::new(StreamParts {
-            log: MemoryLog::join(&broker, "a", plan),
-            scorer: Arc::clone(&scorer),
-            clock: Arc::new(ManualClock::at(START_MS)),
-            decoder: Decoder::default(),
-            partitions: Arc::new(Partitions::default()),
-            snapshots: Box::new(NoSnapshots),
-            decision: DecisionParams::default(),
-            catalogue: Arc::new(NameTable::default()),
-            params: StreamParams {
-                batch: BatchLimits { max_records: 7, max_bytes: 1 << 20, linger_ms: 0, idle_wait_ms: 0 },
-                time: TimeMode::Replay,
-                ..StreamParams::default()
-            },
-        });
+        let log = MemoryLog::join(&broker, "a", plan);
+        let mut thread = StreamThread::new(plain_parts(log, Arc::clone(&scorer), START_MS, 7));
         let ended = loop {
             match thread.step_blocking() {
                 Ok(Step::Idle) => break Ok(()),

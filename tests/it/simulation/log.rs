@@ -11,6 +11,7 @@ use undercurrent::{
 };
 
 use super::defects::Defect;
+use crate::threads::reads_of_inner;
 
 pub(super) struct SimLog {
     pub(super) inner: MemoryLog,
@@ -29,27 +30,7 @@ impl Source for SimLog {
         Ok(polled)
     }
 
-    fn committed_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
-        self.inner.committed_blocking(partition)
-    }
-
-    fn earliest_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
-        self.inner.earliest_blocking(partition)
-    }
-
-    fn end_blocking(&mut self, partition: PartitionId) -> Result<Positions, LogError> {
-        self.inner.end_blocking(partition)
-    }
-
-    fn replay_blocking(
-        &mut self,
-        partition: PartitionId,
-        from: Positions,
-        to: Positions,
-        visit: &mut dyn FnMut(&RecordBatch),
-    ) -> Result<(), LogError> {
-        self.inner.replay_blocking(partition, from, to, visit)
-    }
+    reads_of_inner!();
 
     fn start_at(&mut self, partition: PartitionId, positions: Positions) -> Result<(), LogError> {
         let mut moved = positions;

@@ -3,40 +3,25 @@
 use std::sync::Arc;
 
 use undercurrent::{
-    clock::ManualClock,
-    decision::DecisionParams,
-    event::{Decoder, Offset, PartitionId, View},
-    graph::NameTable,
+    event::{Offset, PartitionId, View},
     scoring::RecencyScorer,
     stream::{
-        BatchLimits, GapPolicy, NoSnapshots, OutputTopic, Partitions, Step, StreamError, StreamParams, StreamParts,
-        StreamThread, TimeMode,
+        GapPolicy, OutputTopic, Partitions, Step, StreamError, StreamThread,
         memory::{MemoryBroker, MemoryLog, NoFaults},
     },
 };
+
+use crate::threads::plain_parts;
 
 const P0: PartitionId = PartitionId(0);
 const NOW_MS: i64 = 1_700_000_000_000;
 
 fn thread_on(broker: &Arc<MemoryBroker>, gap: GapPolicy) -> (StreamThread<MemoryLog>, Arc<Partitions>) {
-    let partitions = Arc::new(Partitions::default());
-    let thread = StreamThread::new(StreamParts {
-        log: MemoryLog::join(broker, "a", Box::new(NoFaults)),
-        scorer: Arc::new(RecencyScorer::new(28, 14)),
-        clock: Arc::new(ManualClock::at(NOW_MS)),
-        decoder: Decoder::default(),
-        partitions: Arc::clone(&partitions),
-        snapshots: Box::new(NoSnapshots),
-        decision: DecisionParams::default(),
-        catalogue: Arc::new(NameTable::default()),
-        params: StreamParams {
-            batch: BatchLimits { max_records: 64, max_bytes: 1 << 20, linger_ms: 0, idle_wait_ms: 0 },
-            time: TimeMode::Replay,
-            gap,
-            ..StreamParams::default()
-        },
-    });
-    (thread, partitions)
+    let log = MemoryLog::join(broker, "a", Box::new(NoFaults));
+    let mut parts = plain_parts(log, Arc::new(RecencyScorer::new(28, 14)), NOW_MS, 64);
+    parts.params.gap = gap;
+    let partitions = Arc::clone(&parts.partitions);
+    (StreamThread::new(parts), partitions)
 }
 
 fn append(broker: &MemoryBroker, number: i64) {
